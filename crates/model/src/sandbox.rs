@@ -1,0 +1,280 @@
+//! What a sandbox will be, as plain data: the planner makes it, `explain` prints it, `fodder-sandbox` executes it.
+//!
+//! Whoever reads a plan takes it apart completely (no `..`, no `_ =>`), so that a field added here cannot be forgotten
+//! by the printer or by the interpreter. The interpreter asks the host nothing that is not in the plan.
+
+use crate::bytes::ByteString;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// Everything that happens between "start" and "the builder runs".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxPlan {
+    /// Namespaces that are new; what is absent is the host's.
+    pub namespaces: BTreeSet<Namespace>,
+    /// Who the builder is, inside and outside.
+    pub identity: Identity,
+    /// Host name inside, with the domain name of uname(2).
+    pub host_name: HostName,
+    /// An empty directory of the runner's on which the new root is mounted before it becomes `/`.
+    pub root_mount_point: ByteString,
+    /// The new root, step by step, beginning with an empty tmpfs.
+    pub root: Vec<RootStep>,
+    /// The builder.
+    pub process: Process,
+    /// What the builder may use up.
+    pub limits: Limits,
+    /// System calls that are answered instead of executed.
+    pub seccomp: SeccompPolicy,
+}
+
+/// A kind of namespace, see namespaces(7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names are the kernel's")]
+pub enum Namespace {
+    User,
+    Mount,
+    Pid,
+    Ipc,
+    Uts,
+    Network,
+    Cgroup,
+}
+
+/// One user and one group, mapped into the user namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// What the builder sees as its uid.
+    pub inside_uid: u32,
+    /// What the builder sees as its gid.
+    pub inside_gid: u32,
+    /// The uid on the host: the caller's, or an otherwise unused one when the caller is root.
+    pub outside_uid: u32,
+    /// The gid on the host, likewise.
+    pub outside_gid: u32,
+}
+
+/// The two names of uname(2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostName {
+    /// `nodename`.
+    pub host: String,
+    /// `domainname`.
+    pub domain: String,
+}
+
+/// One step in building the new root. Paths are absolute, as the builder will see them; parents exist by an earlier step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", tag = "step", deny_unknown_fields)]
+pub enum RootStep {
+    /// An empty directory, owned by the builder.
+    Directory {
+        /// Where.
+        path: ByteString,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A regular file, owned by the builder.
+    File {
+        /// Where.
+        path: ByteString,
+        /// Permission bits.
+        mode: u32,
+        /// All of it.
+        content: ByteString,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Where.
+        path: ByteString,
+        /// Verbatim.
+        target: ByteString,
+    },
+    /// Something of the host's, shown inside. The source is opened without following a last symbolic link.
+    Bind {
+        /// On the host.
+        source: ByteString,
+        /// Inside; created as an empty file or directory when no earlier mount has it.
+        target: ByteString,
+        /// What the source is; anything else stops the build.
+        kind: BindKind,
+        /// Whether the builder may write.
+        access: Access,
+    },
+    /// A tmpfs of its own.
+    Tmpfs {
+        /// Where.
+        path: ByteString,
+        /// Permission bits of its top.
+        mode: u32,
+        /// Size as tmpfs(5) takes it: bytes, or a percentage of memory.
+        size: String,
+    },
+    /// A fresh procfs of the new pid namespace.
+    Proc {
+        /// Where.
+        path: ByteString,
+    },
+    /// A fresh devpts instance, `mode=0620`, its `ptmx` 0666.
+    Pts {
+        /// Where.
+        path: ByteString,
+    },
+    /// Changes the mode of something made by an earlier step (a directory that must be written before it is closed).
+    Mode {
+        /// Where.
+        path: ByteString,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Makes the mount at this path read-only, without what is mounted below it.
+    ReadOnly {
+        /// Where.
+        path: ByteString,
+    },
+}
+
+/// What a bind's source must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BindKind {
+    /// A directory, with everything mounted below it.
+    Directory,
+    /// A regular file.
+    File,
+    /// A character device, which may be used as one (`nodev` is left off).
+    Device,
+}
+
+/// What a builder may do with a bind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Mounted read-only, and locked so by the loss of all capabilities.
+    ReadOnly,
+    /// Writable.
+    ReadWrite,
+}
+
+/// The process that becomes PID 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// Given to execve(2) as it is: no PATH search, relative to the working directory.
+    pub program: ByteString,
+    /// `argv`, with `argv[0]`.
+    pub arguments: Vec<ByteString>,
+    /// `environ`, in this order.
+    pub environment: Vec<(ByteString, ByteString)>,
+    /// Inside.
+    pub working_directory: ByteString,
+    /// umask(2).
+    pub umask: u32,
+    /// Address space layout randomisation off (ADDR_NO_RANDOMIZE), as Nix does.
+    pub fixed_addresses: bool,
+    /// uname(2) reports a 32-bit machine (PER_LINUX32).
+    pub linux32: bool,
+}
+
+/// What the builder may use up. `None` is without limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Wall-clock seconds until the build is killed.
+    pub deadline_seconds: Option<u64>,
+    /// Seconds without a byte of log until the build is killed.
+    pub silence_seconds: Option<u64>,
+    /// Bytes of log until the build is killed.
+    pub log_bytes: Option<u64>,
+    /// setrlimit(2), in this order.
+    pub resources: Vec<ResourceLimit>,
+}
+
+/// One setrlimit(2) call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceLimit {
+    /// Which.
+    pub resource: Resource,
+    /// Soft limit; `None` leaves the caller's, `u64::MAX` is infinity. Never raised over the hard limit in force.
+    pub soft: Option<u64>,
+    /// Hard limit, likewise.
+    pub hard: Option<u64>,
+}
+
+/// What setrlimit(2) can limit, as far as plans use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the names are the kernel's")]
+pub enum Resource {
+    Core,
+    Stack,
+    OpenFiles,
+    Processes,
+    FileSize,
+    Data,
+}
+
+/// A seccomp filter: the first rule that matches answers, else the default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SeccompPolicy {
+    /// Answer for calls without a rule.
+    pub default: SeccompAction,
+    /// In order of precedence.
+    pub rules: Vec<SeccompRule>,
+}
+
+/// One line of policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SeccompRule {
+    /// Names of system calls; a name that an architecture lacks is passed over for it, a name that none has is an error.
+    pub calls: Vec<String>,
+    /// All must hold; none means always.
+    #[serde(default)]
+    pub when: Vec<ArgumentTest>,
+    /// The answer.
+    pub action: SeccompAction,
+    /// Why this rule exists.
+    pub why: String,
+}
+
+/// A test of one argument's low 32 bits. The high half is not looked at, as the kernel does not look at it for `int`
+/// arguments (CVE-2019-10063 is what happens otherwise).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ArgumentTest {
+    /// 0 to 5.
+    pub argument: u8,
+    /// What must hold.
+    pub is: ArgumentCondition,
+}
+
+/// What must hold for an argument.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ArgumentCondition {
+    /// At least one of these bits is set.
+    AnyBitOf(u32),
+    /// Equal to one of these.
+    OneOf(Vec<u32>),
+    /// Equal to none of these.
+    NoneOf(Vec<u32>),
+}
+
+/// An answer to a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SeccompAction {
+    /// Execute it.
+    Allow,
+    /// Fail with this errno.
+    Errno(u16),
+    /// Kill the process with SIGSYS.
+    Kill,
+}
