@@ -5,7 +5,10 @@
 #![forbid(unsafe_code)]
 
 pub mod bytes;
+pub mod content_address;
+pub mod derivation;
 pub mod hash;
+pub mod json;
 pub mod nix32;
 pub mod sandbox;
 pub mod store_path;

@@ -137,8 +137,12 @@ impl StorePath {
         contents: &[u8],
         references: &BTreeSet<StorePath>,
     ) -> Result<Self, StorePathError> {
-        let tag = tag_with_references("text", references, false);
-        Self::compute(&tag, &Hash::of(HashAlgorithm::Sha256, contents), name)
+        Self::of_text_hash(name, &Hash::of(HashAlgorithm::Sha256, contents), references)
+    }
+
+    /// Path of a text object whose contents have this SHA-256.
+    pub fn of_text_hash(name: &str, hash: &Hash, references: &BTreeSet<StorePath>) -> Result<Self, StorePathError> {
+        Self::compute(&tag_with_references("text", references, false), hash, name)
     }
 
     /// Path of a source (an object addressed by the SHA-256 of its NAR).

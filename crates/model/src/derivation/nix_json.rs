@@ -1,0 +1,82 @@
+//! Compact JSON as Nix's own library writes it. Derivation hashes depend on every byte of it.
+
+use serde_json::{Value, ser::Formatter};
+use std::io;
+
+/// Writes a value as Nix does: no white space, keys sorted, UTF-8 raw, and numbers in nlohmann-json's spelling, which
+/// differs from serde_json's for large and small doubles (`1e+15`, `1e-05`; reference, section 4.5).
+pub fn to_nix_json(value: &Value) -> String {
+    let mut bytes = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, NixFormatter);
+    let written = serde::Serialize::serialize(value, &mut serializer);
+    debug_assert!(written.is_ok(), "a Value always serialises to memory");
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+struct NixFormatter;
+
+impl Formatter for NixFormatter {
+    fn write_f64<W: io::Write + ?Sized>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        writer.write_all(double(value).as_bytes())
+    }
+}
+
+/// Shortest digits that read back the same, decimal while `-4 <= exponent < 15`, else with an exponent of two digits or more.
+fn double(value: f64) -> String {
+    if value == 0.0 {
+        return if value.is_sign_negative() { "-0.0" } else { "0.0" }.to_owned();
+    }
+    // Rust's `{:e}` gives the shortest digits as d.ddde±x.
+    let scientific = format!("{:e}", value.abs());
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or_default();
+    let digits: String = mantissa.chars().filter(|character| *character != '.').collect();
+    let count = digits.len() as i32;
+    let text = if (-4..0).contains(&exponent) {
+        format!("0.{}{digits}", "0".repeat((-exponent - 1) as usize))
+    } else if (0..15).contains(&exponent) {
+        if count <= exponent + 1 {
+            format!("{digits}{}.0", "0".repeat((exponent + 1 - count) as usize))
+        } else {
+            let (whole, fraction) = digits.split_at((exponent + 1) as usize);
+            format!("{whole}.{fraction}")
+        }
+    } else {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        let fraction = if count > 1 { format!(".{}", &digits[1..]) } else { String::new() };
+        format!("{}{fraction}e{sign}{:02}", &digits[..1], exponent.abs())
+    };
+    if value < 0.0 { format!("-{text}") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubles_are_spelled_as_nix_spells_them() {
+        for (value, expected) in [
+            (1.5, "1.5"),
+            (2.0, "2.0"),
+            (-0.0, "-0.0"),
+            (1e10, "10000000000.0"),
+            (1e14, "100000000000000.0"),
+            (1e15, "1e+15"),
+            (12345678901234567.0, "1.2345678901234568e+16"),
+            (123456789012345678.0, "1.2345678901234568e+17"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (-1.25e-7, "-1.25e-07"),
+            (1e100, "1e+100"),
+            (123.456, "123.456"),
+        ] {
+            assert_eq!(double(value), expected);
+        }
+    }
+
+    #[test]
+    fn text_is_compact_sorted_and_raw() {
+        let value: Value = serde_json::from_str("{\"b\": [1, -2, true, null], \"a\": \"é\\u0001\\n/\\u007f\"}").unwrap();
+        assert_eq!(to_nix_json(&value), "{\"a\":\"é\\u0001\\n/\u{7f}\",\"b\":[1,-2,true,null]}");
+    }
+}
