@@ -4,6 +4,7 @@
 //! another machine than the one that will build.
 #![forbid(unsafe_code)]
 
+pub mod attributes;
 pub mod bytes;
 pub mod content_address;
 pub mod derivation;
@@ -11,4 +12,5 @@ pub mod hash;
 pub mod json;
 pub mod nix32;
 pub mod sandbox;
+pub mod short_form;
 pub mod store_path;
