@@ -76,7 +76,7 @@ impl ContentMethod {
 }
 
 /// A method and the hash it gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ContentAddress {
     /// How.
     pub method: ContentMethod,

@@ -6,11 +6,19 @@
 
 pub mod attributes;
 pub mod bytes;
+pub mod checks;
 pub mod content_address;
 pub mod derivation;
+pub mod environment;
 pub mod hash;
+pub mod host;
 pub mod json;
 pub mod nix32;
+pub mod options;
+pub mod plan;
+pub mod profile;
+pub mod reference_graph;
 pub mod sandbox;
+pub mod scan;
 pub mod short_form;
 pub mod store_path;
