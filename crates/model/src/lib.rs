@@ -13,6 +13,7 @@ pub mod environment;
 pub mod hash;
 pub mod host;
 pub mod json;
+pub mod nar;
 pub mod nix32;
 pub mod options;
 pub mod plan;
