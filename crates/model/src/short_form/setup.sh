@@ -19,23 +19,30 @@ fail() { # LINE… : says why on stderr and ends the build
 }
 
 # Runs whenever the script ends. The status of the command that failed is the status of the builder.
-exitHandler() { # STATUS LAST-COMMAND
-    trap - EXIT
+exitHandler() { # STATUS
+    trap - EXIT ERR
     set +e
     if (($1 != 0)); then
-        # Without a phase the reason was printed by `fail` before any phase began.
-        if [[ -n ${curPhase:-} ]]; then
-            local command="; last command: ${2%%$'\n'*}"
-            [[ $2 != exit* ]] || command=
-            printf 'fodder: %s failed with exit status %d%s\n' "$curPhase" "$1" "$command" >&2
-        fi
+        # With neither of them `fail` ended the build before any phase began, and has told why.
+        [[ -z ${curPhase:-}${failedCommand:-} ]] || printf 'fodder: %s failed with exit status %d%s\n' \
+            "${curPhase:-the setup}" "$1" "${failedCommand:+: $failedCommand}" >&2
         runHook failureHook
     else
         runHook exitHook
     fi
     exit "$1"
 }
-trap 'exitHandler "$?" "$BASH_COMMAND"' EXIT
+trap 'exitHandler "$?"' EXIT
+
+# `set -e` would end the script as well, but not tell at which command; and bash 5 prints "pop_var_context: head of
+# shell_variables not a function context" when it does so inside an `eval` that a function called.
+trap 'exitAtError "$?" "$BASH_COMMAND"' ERR
+set -o errtrace
+exitAtError() { # STATUS COMMAND
+    [[ $- == *e* ]] || return 0 # the phase said `set +e`
+    failedCommand=${2%%$'\n'*}
+    exit "$1"
+}
 
 ######## Hooks
 
@@ -444,14 +451,14 @@ _beginsWith() { # FILE BYTES-WITHOUT-NUL
 isELF() { _beginsWith "$1" $'\177ELF'; }
 isScript() { _beginsWith "$1" '#!'; }
 
-moveToOutput() { # PATTERN OUTPUT : moves what matches in the other outputs, `REMOVE` deletes it
+moveToOutput() { # PATTERN DIRECTORY : moves what matches in the other outputs to "$dev", say; `REMOVE` deletes it
     local output path
     for output in $(getAllOutputNames); do
-        [[ ${!output} != "${!2:-}" ]] || continue
+        [[ ${!output} != "$2" ]] || continue
         for path in "${!output}"/$1; do
             if [[ $2 == REMOVE ]]; then rm -rf -- "$path"; continue; fi
-            mkdir -p "${!2}/$(dirname "${path#"${!output}"/}")"
-            mv -- "$path" "${!2}/${path#"${!output}"/}"
+            mkdir -p "$(dirname "$2${path#"${!output}"}")"
+            mv -- "$path" "$2${path#"${!output}"}"
         done
     done
 }
@@ -538,21 +545,22 @@ unpackFile() {
 
 unpackPhase() {
     runHook preUnpack
-    local -a sources=() directoriesBefore=() found=()
+    local -a sources=() found=()
+    local -A directoriesBefore=()
     local entry
     concatTo sources srcs
     ((${#sources[@]} > 0)) || concatTo sources src
     # shellcheck disable=SC2016 # the names of the variables are meant
     ((${#sources[@]} > 0)) || fail 'variable $src or $srcs should point to the source' \
         'A derivation without a source sets dontUnpack.'
-    for entry in */; do directoriesBefore+=("$entry"); done
+    for entry in */; do directoriesBefore[$entry]=1; done
     for entry in "${sources[@]}"; do unpackFile "$entry"; done
 
     if [[ -n ${setSourceRoot:-} ]]; then
         runOneHook setSourceRoot
     elif [[ -z ${sourceRoot:-} ]]; then
         for entry in */; do
-            [[ " ${directoriesBefore[*]} " == *" $entry "* ]] || found+=("${entry%/}")
+            [[ -n ${directoriesBefore[$entry]:-} ]] || found+=("${entry%/}")
         done
         ((${#found[@]} <= 1)) || fail "unpacker produced multiple directories: ${found[*]}" \
             'Name the one to build in with sourceRoot.'
@@ -676,7 +684,6 @@ installPhase() {
 
 _stripOutput() {
     [[ -z ${dontStrip:-} && -d $prefix ]] || return 0
-    type -P strip >/dev/null || { echo 'strip is not installed on the host: binaries stay as they are'; return 0; }
     _stripDirectories stripAllList= "${stripAllFlags:--s -p}"
     _stripDirectories 'stripDebugList=lib lib32 lib64 libexec bin sbin' "${stripDebugFlags:--S -p}"
 }
@@ -689,6 +696,7 @@ _stripDirectories() { # LIST=DEFAULT FLAGS
         [[ -d $prefix/$directory ]] || continue
         while IFS= read -rd '' file; do
             isELF "$file" || _beginsWith "$file" '!<arch>' || continue # the latter is a static library
+            type -P strip >/dev/null || { echo 'the host has no strip: binaries stay as they are'; return 0; }
             # shellcheck disable=SC2086 # flags
             strip $2 -- "$file" || : # strip says why; a file it cannot read is no reason to fail
         done < <(find "$prefix/$directory" -type f -print0)
@@ -704,7 +712,7 @@ fixupPhase() {
     local output list
     local -a words
     for output in $(getAllOutputNames); do
-        [[ ! -e ${!output} ]] || chmod -R u+w,u-s,g-s "${!output}"
+        [[ ! -e ${!output} || -L ${!output} ]] || chmod -R u+w,u-s,g-s "${!output}"
     done
     runHook preFixup
     if [[ ${NIX_OUTPUT_CHECKED:-} == 1 && -z "${dontStrip:-}${dontPatchShebangs:-}" ]]; then
