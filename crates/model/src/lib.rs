@@ -6,6 +6,7 @@
 
 pub mod bytes;
 pub mod hash;
+pub mod nar;
 pub mod nix32;
 pub mod sandbox;
 pub mod store_path;
