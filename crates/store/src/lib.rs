@@ -1,0 +1,34 @@
+//! The store on disk, laid out exactly as Nix lays it out, so that real Nix can read, verify and collect it.
+//!
+//! A [`Store`] is opened on a root directory. Objects are made in a [`Scratch`] directory beside it, moved in under the
+//! lock of their path ([`Store::lock_paths`], [`Store::publish`]) and become valid in one transaction
+//! ([`Store::register`]); killed at any instant, this leaves a store that is valid, and scraps that the next run removes.
+//!
+//! Blocking; prints nothing; asks for no time and no environment. Says in every error what it was doing to which path.
+#![forbid(unsafe_code)]
+
+mod add;
+mod database;
+mod directory;
+mod error;
+mod lock;
+mod logs;
+mod path_info;
+mod publish;
+mod query;
+mod register;
+mod remove;
+mod roots;
+mod scratch;
+mod store;
+mod temporary_roots;
+mod tree;
+mod users;
+
+pub use add::{dump, source_path};
+pub use error::StoreError;
+pub use lock::PathLocks;
+pub use path_info::{PathInfo, Registration};
+pub use scratch::{Scratch, ScratchPart};
+pub use store::Store;
+pub use users::{BuildUser, allocate_build_user};

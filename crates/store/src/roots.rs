@@ -1,0 +1,134 @@
+//! Garbage collector roots: the links that users keep to what they built.
+//!
+//! Nix follows `gcroots/auto/<hash>` to the user's link, and keeps what that names if it is spelled `/nix/store/…`. Our
+//! links name the real place, `ROOT/nix/store/…`, so that they lead somewhere; Nix takes no notice of them. Hence a second,
+//! direct link for each, `gcroots/fodder/<hash>` → `/nix/store/…`, which every version of Nix honours, and which we remove
+//! when the user's link has gone ([`Store::prune_out_links`]).
+
+use crate::{
+    directory::{Directory, random_name},
+    error::{At, StoreError},
+    lock,
+    store::Store,
+};
+use fodder_model::{
+    hash::{Hash, HashAlgorithm},
+    store_path::{STORE_DIRECTORY, StorePath},
+};
+use rustix::{
+    fs::{AtFlags, FlockOperation, OFlags},
+    io::Errno,
+};
+use std::{
+    ffi::OsStr,
+    io::ErrorKind,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::{Path, PathBuf},
+};
+
+impl Store {
+    /// Records that the link at `link` is a root, whatever it points to now or later (if spelled `/nix/store/…`).
+    pub fn add_indirect_root(&self, link: &Path) -> Result<(), StoreError> {
+        self.check_writable("add a root")?;
+        let link = absolute(link)?;
+        let automatic = self.state().ensure("gcroots", 0o755)?.ensure("auto", 0o755)?;
+        replace_link(&automatic, &root_name(&link), link.as_os_str())
+    }
+
+    /// Makes `link` point to the real place of a valid path, and keeps that path until the link is removed. Replaces a
+    /// link into this store, and nothing else.
+    pub fn make_out_link(&self, link: &Path, target: &StorePath) -> Result<(), StoreError> {
+        self.check_writable("make a result link")?;
+        let link = absolute(link)?;
+        // Nothing else keeps the path before the last step.
+        self.add_temporary_roots([target])?;
+        if !self.is_valid(target)? {
+            return Err(StoreError::NotValid { path: target.clone() });
+        }
+        let _lock = self.lock_out_links()?;
+        self.prune_locked()?;
+        match std::fs::read_link(&link) {
+            Ok(old) if old.starts_with(self.objects().path()) || old.starts_with(STORE_DIRECTORY) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Ok(_) | Err(_) => return Err(StoreError::LinkOccupied { path: link }),
+        }
+        let real = self.real_path(target);
+        let (Some(parent), Some(name)) = (link.parent(), link.file_name()) else {
+            return Err(StoreError::LinkOccupied { path: link });
+        };
+        // The user's directory may be reached through links; only the store's own must not.
+        let parent = parent.canonicalize().at("resolve", parent)?;
+        replace_link(&Directory::open_path(&parent)?, name, real.as_os_str())?;
+        self.add_indirect_root(&link)?;
+        if real != Path::new(&target.to_string()) {
+            replace_link(&self.direct_roots()?, &root_name(&link), OsStr::new(&target.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Stops keeping paths whose result link was removed or points elsewhere; returns how many. A garbage collection by
+    /// real Nix knows nothing of this, so it is to be called before one.
+    pub fn prune_out_links(&self) -> Result<usize, StoreError> {
+        self.check_writable("remove stale roots")?;
+        let _lock = self.lock_out_links()?;
+        self.prune_locked()
+    }
+
+    fn prune_locked(&self) -> Result<usize, StoreError> {
+        let automatic = self.state().ensure("gcroots", 0o755)?.ensure("auto", 0o755)?;
+        let direct = self.direct_roots()?;
+        let mut count = 0;
+        for name in direct.names()? {
+            let user_link = read_link(&automatic, &name)?;
+            let points_to = user_link.and_then(|link| std::fs::read_link(link).ok());
+            let kept = read_link(&direct, &name)?;
+            let real = kept.and_then(|path| Some(self.objects().child(path.strip_prefix(STORE_DIRECTORY).ok()?)));
+            if points_to.is_none() || points_to != real {
+                rustix::fs::unlinkat(&direct, &*name, AtFlags::empty()).at("remove the root", direct.path())?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    fn direct_roots(&self) -> Result<Directory, StoreError> {
+        self.state().ensure("gcroots", 0o755)?.ensure("fodder", 0o755)
+    }
+
+    /// One at a time: whoever prunes must not see another's link half made.
+    fn lock_out_links(&self) -> Result<OwnedFd, StoreError> {
+        let name = "out-links.lock";
+        let path = self.state().child(name);
+        let file = self.state().open_file(name, OFlags::RDWR | OFlags::CREATE, 0o600).at("open the lock", &path)?;
+        lock::wait_for(&file, FlockOperation::LockExclusive, &path)?;
+        Ok(file)
+    }
+}
+
+/// Nix's name for the root of a link: nix32 of the SHA-1 of its path.
+fn root_name(link: &Path) -> std::ffi::OsString {
+    Hash::of(HashAlgorithm::Sha1, link.as_os_str().as_bytes()).to_nix32().into()
+}
+
+fn absolute(link: &Path) -> Result<PathBuf, StoreError> {
+    std::path::absolute(link).at("resolve", link)
+}
+
+fn read_link(directory: &Directory, name: &std::ffi::CStr) -> Result<Option<PathBuf>, StoreError> {
+    match rustix::fs::readlinkat(directory, name, Vec::new()) {
+        Ok(target) => Ok(Some(OsStr::from_bytes(target.to_bytes()).into())),
+        Err(Errno::NOENT | Errno::INVAL) => Ok(None),
+        Err(error) => Err(error).at("read the link", directory.path()),
+    }
+}
+
+/// Creates a link, or replaces one in a single step, so that no collector finds it missing.
+fn replace_link(directory: &Directory, name: &OsStr, target: &OsStr) -> Result<(), StoreError> {
+    let temporary = format!(".{}", random_name()?);
+    rustix::fs::symlinkat(target, directory, &temporary).at("create the link", directory.child(name))?;
+    let renamed = rustix::fs::renameat(directory, &temporary, directory, name);
+    if renamed.is_err() {
+        let _ = rustix::fs::unlinkat(directory, &temporary, AtFlags::empty());
+    }
+    renamed.at("create the link", directory.child(name))
+}

@@ -1,0 +1,11 @@
+//! The store against real files, real processes and the distribution's real Nix.
+#![allow(missing_docs, reason = "a test binary has no readers of its documentation")]
+
+mod concurrency;
+mod lab;
+mod opening;
+mod publishing;
+mod removing;
+mod roots;
+mod sources;
+mod with_nix;
