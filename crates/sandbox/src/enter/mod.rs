@@ -1,0 +1,213 @@
+//! The process that becomes the builder: PID 1 of its namespace, from the fork to execve(2), in order.
+
+mod check;
+mod inside;
+mod limits;
+mod mounts;
+mod network;
+mod privileges;
+mod root;
+
+use crate::{
+    helper::{NamespaceIds, Sources},
+    report::SessionKeyring,
+    sys,
+    wire::{BuilderWord, Doing, Failure, send},
+};
+use fodder_model::{
+    bytes::ByteString,
+    sandbox::{HostName, Namespace, Process, SandboxPlan},
+};
+use nix::{
+    errno::Errno,
+    libc::sock_filter,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        prctl,
+        signal::Signal,
+        stat::{Mode, umask},
+    },
+    unistd::{chdir, execve, sethostname, setsid, write},
+};
+use std::{
+    ffi::CString,
+    os::fd::{AsFd, OwnedFd},
+};
+
+/// What the helper prepared.
+pub(crate) struct Entry<'plan> {
+    /// What to build.
+    pub(crate) plan: &'plan SandboxPlan,
+    /// The compiled seccomp policy, if there is one.
+    pub(crate) filter: Option<&'plan [sock_filter]>,
+    /// Opened before the ids changed.
+    pub(crate) sources: Sources,
+    /// A pidfd of the helper, opened before the fork.
+    pub(crate) helper: OwnedFd,
+    /// Where to say what went wrong; execve closes it.
+    pub(crate) channel: OwnedFd,
+    /// Where the runner lives.
+    pub(crate) outer_namespaces: NamespaceIds,
+    /// Soft and hard limit of the runner.
+    pub(crate) open_files: (u64, u64),
+    /// As left by the helper.
+    pub(crate) session_keyring: SessionKeyring,
+    /// Whether setgroups(2) was allowed.
+    pub(crate) supplementary_groups_dropped: bool,
+}
+
+/// Sets everything up and executes the builder, or tells the helper why not.
+pub(crate) fn become_the_builder(entry: Entry<'_>) -> ! {
+    let channel = match entry.channel.try_clone() {
+        Ok(channel) => channel,
+        Err(_) => crate::leave(1),
+    };
+    let failure = match set_up(entry) {
+        Ok(execute) => {
+            let errno = execute.run();
+            // What Nix writes, on the log as Nix does, and then it "fails with exit code 1".
+            let mut line = b"error: executing '".to_vec();
+            line.extend_from_slice(execute.program.as_bytes());
+            line.extend_from_slice(format!("': {}\n", errno.desc()).as_bytes());
+            let _ = write(std::io::stderr(), &line);
+            crate::leave(1)
+        }
+        Err(failure) => failure,
+    };
+    let _ = send(&channel, &BuilderWord::Failed(failure), None);
+    crate::leave(1)
+}
+
+fn set_up(entry: Entry<'_>) -> Result<Execute, Failure> {
+    let Entry {
+        plan,
+        filter,
+        sources,
+        helper,
+        channel,
+        outer_namespaces,
+        open_files,
+        session_keyring,
+        supplementary_groups_dropped,
+    } = entry;
+    let SandboxPlan {
+        namespaces,
+        identity,
+        host_name,
+        root_mount_point: _,
+        root,
+        process,
+        limits,
+        seccomp: _,
+    } = plan;
+    let execute = Execute::prepare(process)?;
+
+    die_with_the_helper(&helper)?;
+    setsid().doing("starting a session")?;
+    if namespaces.contains(&Namespace::Network) {
+        network::raise_loopback()?;
+    }
+    if namespaces.contains(&Namespace::Uts) {
+        set_host_name(host_name)?;
+    }
+    let examiner = check::Examiner::open()?;
+    root::build(root, sources)?;
+    root::pivot()?;
+
+    limits::apply(limits, open_files)?;
+    set_personality(process)?;
+    chdir(process.working_directory.as_path()).doing(format!("entering {}", process.working_directory))?;
+    umask(Mode::from_bits_truncate(process.umask));
+    sys::close_range(3, false).doing("closing descriptors on execve")?;
+
+    privileges::drop_capabilities()?;
+    prctl::set_no_new_privs().doing("setting no_new_privs")?;
+    let mut enforced = examiner.examine(namespaces, identity, &outer_namespaces)?;
+    enforced.session_keyring = session_keyring;
+    enforced.supplementary_groups_dropped = supplementary_groups_dropped;
+    if let Some(filter) = filter {
+        sys::install_seccomp_filter(filter).doing("installing the seccomp filter")?;
+        examiner.examine_seccomp()?;
+        enforced.seccomp_instructions = Some(filter.len());
+    }
+    send(&channel, &BuilderWord::Ready(enforced), None).doing("telling the helper")?;
+    Ok(execute)
+}
+
+/// PID 1 has no parent that getppid(2) could name (it is 0), so the race between the fork and this line can only be
+/// closed with the pidfd.
+fn die_with_the_helper(helper: &OwnedFd) -> Result<(), Failure> {
+    prctl::set_pdeathsig(Signal::SIGKILL).doing("tying the builder to the helper")?;
+    let mut process = [PollFd::new(helper.as_fd(), PollFlags::POLLIN)];
+    poll(&mut process, PollTimeout::ZERO).doing("looking for the helper")?;
+    match process[0].any() {
+        Some(false) => Ok(()),
+        Some(true) | None => Err(Failure::Check {
+            finding: "the helper is gone".into(),
+        }),
+    }
+}
+
+fn set_host_name(name: &HostName) -> Result<(), Failure> {
+    let HostName { host, domain } = name;
+    sethostname(host).doing(format!("setting the host name {host}"))?;
+    sys::set_domain_name(domain).doing(format!("setting the domain name {domain}"))
+}
+
+// Of linux/personality.h; the libc crate has only the flags.
+const PER_LINUX: u32 = 0;
+const PER_LINUX32: u32 = 8;
+
+fn set_personality(process: &Process) -> Result<(), Failure> {
+    let domain = if process.linux32 { PER_LINUX32 } else { PER_LINUX };
+    let flags = if process.fixed_addresses {
+        libc::ADDR_NO_RANDOMIZE as u32
+    } else {
+        0
+    };
+    sys::set_personality(domain | flags).doing("setting the personality")
+}
+
+/// The arguments of execve(2).
+struct Execute {
+    program: CString,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+impl Execute {
+    fn prepare(process: &Process) -> Result<Self, Failure> {
+        let Process {
+            program,
+            arguments,
+            environment,
+            working_directory: _,
+            umask: _,
+            fixed_addresses: _,
+            linux32: _,
+        } = process;
+        let variable = |(name, value): &(ByteString, ByteString)| without_nul(&[&name[..], b"=", &value[..]].concat());
+        Ok(Execute {
+            program: without_nul(program)?,
+            arguments: arguments
+                .iter()
+                .map(|argument| without_nul(argument))
+                .collect::<Result<_, _>>()?,
+            environment: environment.iter().map(variable).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn run(&self) -> Errno {
+        let Err(errno) = execve(&self.program, &self.arguments, &self.environment);
+        errno
+    }
+}
+
+fn without_nul(bytes: &[u8]) -> Result<CString, Failure> {
+    CString::new(bytes).map_err(|_| Failure::Plan {
+        reason: format!(
+            "'{}' contains a NUL byte, which execve cannot pass",
+            ByteString::from(bytes)
+        ),
+    })
+}

@@ -1,0 +1,87 @@
+//! Forgetting the host: everything that execve(2) hands down without being asked. Each line is a leak that was seen in
+//! some build sandbox (shared/reference/security.md, table 2a).
+
+use crate::{
+    report::SessionKeyring,
+    sys,
+    wire::{Doing, Failure},
+};
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, open},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal::SigSet,
+        stat::{Mode, umask},
+    },
+    unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid},
+};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+/// Linux has signals 1 to 64.
+const SIGNALS: std::ops::RangeInclusive<i32> = 1..=64;
+
+pub(super) fn close_inherited() -> Result<(), Failure> {
+    sys::close_range(3, true).doing("closing inherited descriptors")
+}
+
+/// Moves the report socket off descriptor 1, where the builder's log belongs.
+pub(super) fn take_report_socket() -> io::Result<OwnedFd> {
+    let socket = io::stdout().as_fd().try_clone_to_owned()?;
+    dup2_stdout(io::stderr())?;
+    Ok(socket)
+}
+
+pub(super) fn forget_the_host() -> Result<(), Failure> {
+    for number in SIGNALS {
+        if number != libc::SIGKILL && number != libc::SIGSTOP {
+            sys::reset_signal(number).doing("resetting signals")?;
+        }
+    }
+    SigSet::empty().thread_set_mask().doing("unblocking signals")?;
+    umask(Mode::empty());
+    // A leader already only when started by hand from a job-control shell.
+    if let Err(errno) = setsid()
+        && errno != Errno::EPERM
+    {
+        return Err(errno).doing("starting a session");
+    }
+    chdir("/").doing("leaving the working directory")
+}
+
+/// The descriptor is opened here, on the host: in the new root `/dev/null` is whatever the plan says it is.
+pub(super) fn put_null_on_stdin() -> Result<(), Failure> {
+    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).doing("opening /dev/null")?;
+    dup2_stdin(null).doing("putting /dev/null on standard input")
+}
+
+/// The log ends when its last writer is gone; the helper must not be one.
+pub(super) fn let_go_of_the_log() -> Result<(), Failure> {
+    dup2_stdout(io::stdin()).doing("closing the log")?;
+    dup2_stderr(io::stdin()).doing("closing the log")
+}
+
+pub(super) fn leave_session_keyring() -> Result<SessionKeyring, Failure> {
+    match sys::join_new_session_keyring() {
+        Ok(()) => Ok(SessionKeyring::New),
+        // A filter that refuses keyctl(2) to us refuses it to the builder too, since filters are inherited; but only if
+        // it refuses to look for a keyring as well.
+        Err(refused)
+            if sys::find_session_keyring().is_err_and(|error| error.raw_os_error() == refused.raw_os_error()) =>
+        {
+            Ok(SessionKeyring::Unreachable)
+        }
+        Err(error) => Err(error).doing("leaving the session keyring"),
+    }
+}
+
+/// One descriptor is held for every bind of the plan, and closures are larger than the usual soft limit of 1024.
+/// Returns the limits that the builder gets back.
+pub(super) fn raise_open_files() -> Result<(u64, u64), Failure> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).doing("reading the limit of open files")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).doing("raising the limit of open files")?;
+    Ok((soft, hard))
+}

@@ -1,0 +1,127 @@
+//! The helper: a single-threaded program that forgets the host, makes the namespaces, forks PID 1 and watches it.
+//! It is the only parent of the builder, so that its death, of whatever cause, is the builder's.
+
+mod forget;
+mod identity;
+mod namespaces;
+mod sources;
+mod watch;
+
+pub(crate) use namespaces::NamespaceIds;
+pub(crate) use sources::Sources;
+
+use crate::{
+    enter::{self, Entry},
+    seccomp,
+    sys::fork_single_threaded,
+    wire::{Doing, Failure, HelperWord, send, socket_pair},
+};
+use fodder_model::sandbox::{Namespace, SandboxPlan};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{prctl, signal::Signal},
+    unistd::{ForkResult, Pid},
+};
+use rustix::process::{Pid as PidNumber, PidfdFlags, pidfd_open};
+use std::{io::Read, os::fd::OwnedFd};
+
+/// Runs the helper to its end and tells the runner about it. Returns when there is nothing left to say.
+pub(crate) fn run() {
+    // Before anything is opened; what went wrong with it is told once there is somebody to tell.
+    let closed = forget::close_inherited();
+    let Ok(runner) = forget::take_report_socket() else {
+        // Standard output cannot be duplicated, so somebody started this by hand. There is nobody to tell.
+        return;
+    };
+    let last_word = match closed.and_then(|()| carry_out(&runner)) {
+        Ok(finished) => finished,
+        Err(failure) => HelperWord::Failed(failure),
+    };
+    // When the runner is gone there is nobody to tell, and the builder is dead already.
+    let _ = send(&runner, &last_word, None);
+}
+
+fn carry_out(runner: &OwnedFd) -> Result<HelperWord, Failure> {
+    forget::forget_the_host()?;
+    let plan = read_plan()?;
+    check_namespaces(&plan)?;
+    let filter = seccomp::compile(&plan.seccomp, seccomp::HERE).map_err(|reason| Failure::Plan { reason })?;
+    let session_keyring = forget::leave_session_keyring()?;
+    let open_files = forget::raise_open_files()?;
+
+    let outer_namespaces = NamespaceIds::read()?;
+    identity::enter_user_namespace(&plan.identity)?;
+    namespaces::unshare_the_rest(&plan.namespaces)?;
+    let sources = Sources::open(&plan)?;
+    let supplementary_groups_dropped = identity::become_inside_ids(&plan.identity)?;
+    die_with_the_runner(runner)?;
+
+    let helper = pidfd_open(number_of(Pid::this())?, PidfdFlags::empty()).doing("opening a pidfd of the helper")?;
+    let (helper_end, builder_end) = socket_pair().doing("making the private channel")?;
+    match fork_single_threaded().doing("forking the builder")? {
+        ForkResult::Child => {
+            drop(helper_end);
+            enter::become_the_builder(Entry {
+                plan: &plan,
+                filter: filter.as_deref(),
+                sources,
+                helper,
+                channel: builder_end,
+                outer_namespaces,
+                open_files,
+                session_keyring,
+                supplementary_groups_dropped,
+            })
+        }
+        ForkResult::Parent { child } => {
+            drop((builder_end, sources));
+            forget::let_go_of_the_log()?;
+            watch::watch(number_of(child)?, runner, &helper_end, plan.limits.deadline_seconds)
+        }
+    }
+}
+
+fn read_plan() -> Result<SandboxPlan, Failure> {
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .lock()
+        .read_to_end(&mut bytes)
+        .doing("reading the plan")?;
+    forget::put_null_on_stdin()?;
+    serde_json::from_slice(&bytes).map_err(|error| Failure::Plan {
+        reason: format!("not a sandbox plan: {error}"),
+    })
+}
+
+/// Without these three a step of the root or a stray process would be the host's.
+fn check_namespaces(plan: &SandboxPlan) -> Result<(), Failure> {
+    for namespace in [Namespace::User, Namespace::Mount, Namespace::Pid] {
+        if !plan.namespaces.contains(&namespace) {
+            return Err(Failure::Plan {
+                reason: format!("its namespaces lack {namespace:?}"),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Must come after the last change of credentials, which clears the parent-death signal (prctl(2)).
+fn die_with_the_runner(runner: &OwnedFd) -> Result<(), Failure> {
+    prctl::set_pdeathsig(Signal::SIGKILL).doing("tying the helper to the runner")?;
+    // The runner may have died before that line; then its end of the socket is closed.
+    let mut socket = [PollFd::new(std::os::fd::AsFd::as_fd(runner), PollFlags::empty())];
+    poll(&mut socket, PollTimeout::ZERO).doing("looking for the runner")?;
+    if socket[0].any() == Some(true) {
+        return Err(Failure::Check {
+            finding: "the runner is gone".into(),
+        });
+    }
+    Ok(())
+}
+
+/// The type that the pidfd calls take.
+fn number_of(process: Pid) -> Result<PidNumber, Failure> {
+    PidNumber::from_raw(process.as_raw()).ok_or_else(|| Failure::Check {
+        finding: format!("{process} is not a process number"),
+    })
+}

@@ -1,0 +1,161 @@
+//! Starting a sandbox: which program is the helper, and how it is started.
+
+use crate::{
+    error::{RunnerDoing, SandboxError},
+    helper,
+    pump::Supervision,
+    report::BuilderReport,
+    terminal::Terminal,
+    wire::{HELPER_ARGUMENT, socket_pair},
+};
+use fodder_model::sandbox::SandboxPlan;
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, SealFlag, fcntl},
+    sys::{
+        eventfd::{EfdFlags, EventFd},
+        memfd::{MFdFlags, memfd_create},
+    },
+};
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{self, Seek, Write},
+    os::{fd::OwnedFd, unix::process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// Set by [`dispatch_helper`], so that a program which does not dispatch cannot start itself over and over.
+static DISPATCHES: AtomicBool = AtomicBool::new(false);
+
+/// Becomes the sandbox helper if this process was started as one, and then never returns; else does nothing.
+///
+/// Call it first in `main`: before threads, logging, argument parsing or a runtime. The helper asserts that it has one
+/// thread.
+pub fn dispatch_helper() {
+    if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(HELPER_ARGUMENT)) {
+        helper::run();
+        crate::leave(0)
+    }
+    DISPATCHES.store(true, Ordering::Relaxed);
+}
+
+/// The program that is started to make the sandbox. Never guessed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Helper {
+    path: PathBuf,
+}
+
+impl Helper {
+    /// This very program, even if its file has been replaced meanwhile.
+    ///
+    /// # Errors
+    /// [`SandboxError::HelperNotDispatched`] when `main` did not call [`dispatch_helper`].
+    pub fn current_exe() -> Result<Self, SandboxError> {
+        if DISPATCHES.load(Ordering::Relaxed) {
+            Ok(Helper {
+                path: PathBuf::from("/proc/self/exe"),
+            })
+        } else {
+            Err(SandboxError::HelperNotDispatched)
+        }
+    }
+
+    /// Another program, whose `main` calls [`dispatch_helper`].
+    pub fn at(path: impl AsRef<Path>) -> Self {
+        Helper {
+            path: path.as_ref().to_owned(),
+        }
+    }
+}
+
+/// Ends runs from another thread. Clones end the same runs.
+#[derive(Clone, Debug)]
+pub struct Canceller(Arc<EventFd>);
+
+impl Canceller {
+    /// Kills the builder of the runs that are under way and keeps later ones from running. They return
+    /// [`crate::BuilderExit::Cancelled`], unless they had ended by themselves.
+    pub fn cancel(&self) {
+        // The only failure is a counter that is full, and then it is readable already.
+        let _ = self.0.write(1);
+    }
+
+    /// Readable for ever once cancelled, as nobody reads it.
+    pub(crate) fn event(&self) -> &EventFd {
+        &self.0
+    }
+}
+
+/// Runs plans.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    helper: Helper,
+    canceller: Canceller,
+}
+
+impl Sandbox {
+    /// A runner of plans that starts this helper.
+    ///
+    /// # Errors
+    /// [`SandboxError::Runner`] when the process has no descriptor left.
+    pub fn new(helper: Helper) -> Result<Self, SandboxError> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let event = EventFd::from_flags(flags).runner("make an event descriptor")?;
+        Ok(Sandbox {
+            helper,
+            canceller: Canceller(Arc::new(event)),
+        })
+    }
+
+    /// What ends the runs of this sandbox.
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
+    }
+
+    /// Executes a plan, passing on the log as it comes, and returns when nothing of the sandbox is left: no process, no
+    /// mount, no descriptor. Blocks; the thread must live as long as the run, since the helper dies with it.
+    ///
+    /// # Errors
+    /// When the sandbox could not be set up or its helper was lost. A builder that fails is a report.
+    pub fn run(&self, plan: &SandboxPlan, on_log: &mut dyn FnMut(&[u8])) -> Result<BuilderReport, SandboxError> {
+        let Terminal { master, slave } = Terminal::open(&plan.identity).runner("open a pseudo-terminal")?;
+        let (socket, helper_socket) = socket_pair().runner("make a socket pair")?;
+        let written = sealed_plan(plan).runner("write the plan into memory")?;
+        let child = self.start(written, helper_socket, slave)?;
+        let supervision = Supervision::new(child, master, socket, &plan.limits);
+        let ended = supervision.run(self.canceller.event(), on_log)?;
+        ended.map_err(|failure| SandboxError::from_failure(failure, plan))
+    }
+
+    /// The runner keeps none of the three descriptors: each is the sign of somebody's life.
+    fn start(&self, plan: File, socket: OwnedFd, slave: OwnedFd) -> Result<Child, SandboxError> {
+        let mut command = Command::new(&self.helper.path);
+        command.arg0("fodder-sandbox-helper").arg(HELPER_ARGUMENT).env_clear();
+        command.stdin(plan).stdout(socket).stderr(slave);
+        let started = command.spawn();
+        started.map_err(|source| SandboxError::HelperStart {
+            path: self.helper.path.clone(),
+            source,
+        })
+    }
+}
+
+/// The plan as a file that cannot change any more, not even if the helper is not the program it should be.
+fn sealed_plan(plan: &SandboxPlan) -> io::Result<File> {
+    let memory = memfd_create(
+        c"fodder-sandbox-plan",
+        MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
+    )?;
+    let mut file = File::from(memory);
+    file.write_all(&serde_json::to_vec(plan)?)?;
+    file.rewind()?;
+    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|errno: Errno| io::Error::from(errno))?;
+    Ok(file)
+}

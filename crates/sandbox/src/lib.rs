@@ -1,0 +1,43 @@
+//! Runs a [`SandboxPlan`](fodder_model::sandbox::SandboxPlan): one process, PID 1 of new Linux namespaces, as an
+//! ordinary user, without a daemon or a setuid helper. Has never heard of a derivation.
+//!
+//! ```no_run
+//! # fn plan() -> fodder_model::sandbox::SandboxPlan { unimplemented!() }
+//! fn main() -> Result<(), fodder_sandbox::SandboxError> {
+//!     fodder_sandbox::dispatch_helper();
+//!     let sandbox = fodder_sandbox::Sandbox::new(fodder_sandbox::Helper::current_exe()?)?;
+//!     let report = sandbox.run(&plan(), &mut |log| eprint!("{}", String::from_utf8_lossy(log)))?;
+//!     println!("{:?}", report.exit);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Three processes take part. The *runner* is the caller: it reads the log and keeps its limits (`pump`). The *helper*
+//! is a program with one thread that makes the namespaces and keeps the deadline (`helper`). The *builder-to-be* builds
+//! the root, gives everything up, and executes the builder (`enter`). Each dies with the one before it.
+#![deny(unsafe_code)]
+
+mod enter;
+mod error;
+mod helper;
+mod launch;
+mod pump;
+mod remedy;
+mod report;
+mod seccomp;
+mod sys;
+mod terminal;
+mod wire;
+
+pub use error::SandboxError;
+pub use launch::{Canceller, Helper, Sandbox, dispatch_helper};
+pub use report::{BuilderExit, BuilderReport, Enforced, SessionKeyring};
+
+/// Ends a process of ours that is not the caller's.
+#[expect(
+    clippy::exit,
+    reason = "the helper and its children must not return into the program they were started from"
+)]
+pub(crate) fn leave(status: i32) -> ! {
+    std::process::exit(status)
+}

@@ -1,0 +1,200 @@
+//! How runs end, and what is left of the log.
+
+use crate::lab::{Lab, sandbox};
+use fodder_sandbox::BuilderExit;
+use std::time::{Duration, Instant};
+
+#[test]
+fn exit_statuses_are_the_builders() {
+    let lab = Lab::new();
+    for code in [0, 1, 3, 255] {
+        assert_eq!(
+            lab.run(&lab.plan(&format!("exit {code}"))).report.exit,
+            BuilderExit::Exited(code)
+        );
+    }
+}
+
+#[test]
+fn a_builder_that_faults_is_reported_with_its_signal() {
+    let lab = Lab::new();
+    let plan = crate::probe::plan(&lab, "segfault");
+    assert_eq!(lab.run(&plan).report.exit, BuilderExit::Signaled(libc::SIGSEGV));
+}
+
+#[test]
+fn the_builder_is_pid_1_and_cannot_be_killed_from_inside() {
+    let lab = Lab::new();
+    let log = lab.log_of("echo pid $$ parent $PPID; kill -9 $$; kill -TERM $$; kill -SEGV $$; echo alive");
+    assert_eq!(log, "pid 1 parent 0\nalive\n");
+}
+
+#[test]
+fn the_end_of_the_log_is_the_end_of_the_build() {
+    let lab = Lab::new();
+    let before = Instant::now();
+    let ran = lab.run(&lab.plan("echo last words; exec 1>&- 2>&-; echo begun > marker; sleep 20; echo end > marker"));
+    assert_eq!(ran.report.exit, BuilderExit::Signaled(9));
+    assert_eq!(ran.log, "last words\n");
+    assert!(before.elapsed() < Duration::from_secs(10));
+    assert_ne!(
+        std::fs::read_to_string(lab.build().join("marker")).unwrap_or_default(),
+        "end\n"
+    );
+}
+
+#[test]
+fn a_builder_that_closes_its_log_and_exits_keeps_its_status() {
+    // It is a race that Nix has too; what must hold is that a status is never replaced once there is one.
+    let lab = Lab::new();
+    for _ in 0..20 {
+        let exit = lab.run(&lab.plan("exit 7")).report.exit;
+        assert_eq!(exit, BuilderExit::Exited(7));
+    }
+}
+
+#[test]
+fn stray_children_die_with_the_builder_and_do_not_delay_the_end() {
+    let lab = Lab::new();
+    let before = Instant::now();
+    let log = lab.log_of("(sleep 1; echo late; echo late > stray) & (trap '' TERM HUP; sleep 30) & echo done");
+    assert_eq!(log, "done\n");
+    assert!(before.elapsed() < Duration::from_millis(900), "{:?}", before.elapsed());
+    std::thread::sleep(Duration::from_millis(1200));
+    assert!(!lab.build().join("stray").exists());
+}
+
+#[test]
+fn the_log_is_complete_and_not_a_byte_is_changed() {
+    let lab = Lab::new();
+    let log =
+        lab.log_of("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; printf 'no newline\\ttab\\r'");
+    let expected: String = (0..20_000)
+        .map(|i| format!("line {i}\n"))
+        .chain(["no newline\ttab\r".to_owned()])
+        .collect();
+    assert_eq!(log.len(), expected.len());
+    assert!(log == expected);
+}
+
+#[test]
+fn the_deadline_is_kept() {
+    let lab = Lab::new();
+    let mut plan = lab.plan("trap '' TERM INT HUP; while :; do sleep 1; done");
+    plan.limits.deadline_seconds = Some(1);
+    let before = Instant::now();
+    assert_eq!(lab.run(&plan).report.exit, BuilderExit::TimedOut { seconds: 1 });
+    let taken = before.elapsed();
+    assert!(
+        taken >= Duration::from_secs(1) && taken < Duration::from_secs(4),
+        "{taken:?}"
+    );
+}
+
+#[test]
+fn silence_is_ended_and_output_prolongs_it() {
+    let lab = Lab::new();
+    let mut plan = lab.plan("for i in 1 2 3 4; do sleep 0.5; echo $i; done; sleep 30");
+    plan.limits.silence_seconds = Some(1);
+    let ran = lab.run(&plan);
+    assert_eq!(ran.report.exit, BuilderExit::Silent { seconds: 1 });
+    assert_eq!(ran.log, "1\n2\n3\n4\n");
+}
+
+#[test]
+fn the_log_limit_is_exact_and_overrides_the_status() {
+    let lab = Lab::new();
+    let mut plan = lab.plan("while :; do echo 0123456789; done");
+    plan.limits.log_bytes = Some(1000);
+    let ran = lab.run(&plan);
+    assert_eq!(ran.report.exit, BuilderExit::LogLimitExceeded { bytes: 1000 });
+    assert_eq!(ran.log.len(), 1000);
+
+    let mut plan = lab.plan("echo 0123456789; exit 0");
+    plan.limits.log_bytes = Some(5);
+    assert_eq!(lab.run(&plan).report.exit, BuilderExit::LogLimitExceeded { bytes: 5 });
+    plan.limits.log_bytes = Some(11);
+    assert_eq!(lab.run(&plan).report.exit, BuilderExit::Exited(0));
+}
+
+#[test]
+fn a_run_can_be_cancelled_from_another_thread() {
+    let lab = Lab::new();
+    let sandbox = sandbox();
+    let canceller = sandbox.canceller();
+    let mut started = false;
+    let before = Instant::now();
+    let plan = lab.plan("echo started; sleep 30");
+    let report = sandbox.run(&plan, &mut |_| {
+        if !std::mem::replace(&mut started, true) {
+            let canceller = canceller.clone();
+            std::thread::spawn(move || canceller.cancel());
+        }
+    });
+    assert_eq!(report.unwrap().exit, BuilderExit::Cancelled);
+    assert!(before.elapsed() < Duration::from_secs(10));
+    assert_eq!(
+        sandbox.run(&plan, &mut |_| ()).unwrap().exit,
+        BuilderExit::Cancelled,
+        "later runs too"
+    );
+}
+
+#[test]
+fn a_builder_that_cannot_be_executed_fails_with_nixs_words() {
+    let lab = Lab::new();
+    for (program, words) in [
+        ("/bin/nope", "No such file or directory"),
+        ("/etc/passwd", "Permission denied"),
+        ("bin/relative", "No such file or directory"),
+    ] {
+        let mut plan = lab.plan("");
+        plan.process.program = program.into();
+        let ran = lab.run(&plan);
+        assert_eq!(ran.report.exit, BuilderExit::Exited(1));
+        assert_eq!(ran.log, format!("error: executing '{program}': {words}\n"));
+    }
+    let mut plan = lab.plan("");
+    plan.process
+        .environment
+        .push(("big".into(), "x".repeat(144_000).into()));
+    assert_eq!(
+        lab.run(&plan).log,
+        "error: executing '/bin/sh': Argument list too long\n"
+    );
+}
+
+#[test]
+fn a_relative_program_is_looked_up_in_the_working_directory() {
+    let lab = Lab::new();
+    let mut plan = lab.plan("echo found");
+    plan.process.program = "bin/sh".into();
+    plan.process.working_directory = "/".into();
+    assert_eq!(lab.run(&plan).log, "found\n");
+}
+
+#[test]
+fn processor_time_is_accounted() {
+    let lab = Lab::new();
+    let ran = lab.run(&lab.plan("(i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done); exit 0"));
+    assert!(
+        ran.report.cpu_user + ran.report.cpu_system > Duration::from_millis(20),
+        "{:?}",
+        ran.report
+    );
+}
+
+#[test]
+fn a_trivial_sandbox_is_quick() {
+    let lab = Lab::new();
+    let plan = lab.plan("exit 0");
+    let fastest = (0..20).map(|_| {
+        let before = Instant::now();
+        lab.run(&plan);
+        before.elapsed()
+    });
+    // 3 to 5 ms in a release build on an idle machine; this is a debug build on a busy one.
+    let fastest = fastest.min().unwrap();
+    println!("fastest of 20: {fastest:?}");
+    assert!(fastest < Duration::from_millis(60), "{fastest:?}");
+}
