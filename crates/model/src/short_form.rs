@@ -4,7 +4,7 @@
 mod desugar;
 pub mod schema;
 
-pub use desugar::{CERTIFICATE_BUNDLE, CERTIFICATE_VARIABLES, SETUP_SCRIPT_NAME, desugar, setup_script};
+pub use desugar::{CERTIFICATE_BUNDLE, CERTIFICATE_VARIABLES, SETUP_SCRIPT_NAME, desugar, setup_script, setup_script_path};
 
 use crate::{
     attributes::{self, AttributeKind},

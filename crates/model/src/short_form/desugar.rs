@@ -52,6 +52,18 @@ pub fn setup_script() -> &'static str {
     include_str!("setup.sh")
 }
 
+/// The store path of [`setup_script`].
+pub fn setup_script_path() -> StorePath {
+    let mut hasher = crate::hash::Hasher::new(HashAlgorithm::Sha256);
+    let mut nar = crate::nar::Writer::new(&mut hasher);
+    let script = setup_script().as_bytes();
+    let written = nar.file(false, script.len() as u64).and_then(|()| nar.contents(script)).and_then(|()| nar.finish());
+    debug_assert!(written.is_ok(), "a single file always has a NAR");
+    drop(written);
+    StorePath::of_source(SETUP_SCRIPT_NAME, &hasher.finish(), &BTreeSet::new(), false)
+        .unwrap_or_else(|error| unreachable!("the name is a constant and valid: {error}"))
+}
+
 /// Makes the derivation. `sources` gives the store path of each of [`ShortForm::sources`] by its path as written, `setup` that
 /// of the setup script, `machine` the platform to use when none is named.
 pub fn desugar(

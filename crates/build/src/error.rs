@@ -1,0 +1,44 @@
+//! Why we could not find out how a build ends. That it fails is not here: see [`crate::outcome`].
+
+use fodder_sandbox::SandboxError;
+use fodder_store::StoreError;
+use std::path::PathBuf;
+
+/// Everything that keeps a build from having an outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The sandbox could not be set up or supervised.
+    #[error("the sandbox could not be set up")]
+    Sandbox(#[from] SandboxError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An output could not be read.
+    #[error(transparent)]
+    Inspect(#[from] crate::inspect::InspectError),
+    /// A file could not be read.
+    #[error("cannot read '{}'", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write '{}'", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// There is no plan for this derivation on this machine, for a reason that is not the derivation's.
+    #[error(transparent)]
+    Plan(fodder_model::plan::PlanError),
+    /// The profile.
+    #[error(transparent)]
+    Profile(#[from] fodder_model::profile::ProfileError),
+    /// Cancelled by the caller.
+    #[error("cancelled")]
+    Cancelled,
+}

@@ -1,0 +1,121 @@
+//! The straight line from a derivation to a registered store path. Prints nothing and never exits.
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod host;
+pub mod inspect;
+mod judge;
+pub mod load;
+pub mod locate;
+pub mod outcome;
+mod prepare;
+mod run;
+
+pub use error::BuildError;
+pub use outcome::{BuildOutcome, Event, Status, exit_code};
+pub use prepare::{Prepared, Refused, prepare, prepare_to_explain};
+
+use fodder_model::plan::{NetworkMode, Settings};
+use fodder_sandbox::{BuilderExit, Sandbox};
+use fodder_store::Store;
+use load::Loaded;
+use std::path::PathBuf;
+
+/// What a person asks for, apart from the derivation.
+#[derive(Clone, Debug, Default)]
+pub struct BuildRequest {
+    /// Limits, network, extra paths.
+    pub settings: Settings,
+    /// Profile by name, or text of one; the input's own choice when absent.
+    pub profile: Option<ProfileChoice>,
+    /// `--ca-file`
+    pub ca_file: Option<PathBuf>,
+    /// Build although the outputs are valid, and compare.
+    pub rebuild: bool,
+    /// Keep scratch and outputs of a build that failed.
+    pub keep_failed: bool,
+    /// Never use the network.
+    pub offline: bool,
+}
+
+impl BuildRequest {
+    fn settings(&self) -> Settings {
+        let network = if self.offline { Some(NetworkMode::None) } else { self.settings.network };
+        Settings { network, ..self.settings.clone() }
+    }
+}
+
+/// A sandbox profile.
+#[derive(Clone, Debug)]
+pub enum ProfileChoice {
+    /// One that is compiled in.
+    Named(String),
+    /// The text of a file.
+    Text {
+        /// For errors.
+        name: String,
+        /// TOML.
+        text: String,
+    },
+}
+
+/// Builds one derivation whose inputs are valid. This is the whole of it; each line is a module.
+pub fn build(
+    loaded: &Loaded,
+    store: &Store,
+    sandbox: &Sandbox,
+    request: &BuildRequest,
+    observe: &mut dyn FnMut(Event<'_>),
+) -> Result<BuildOutcome, BuildError> {
+    let clock = outcome_clock::Clock::start();
+    prepare::add_sources(loaded, store, clock.start)?;
+    let locks = prepare::lock_outputs(loaded, store, observe)?;
+    if let (Some(outcome), false) = (judge::already_valid(loaded, store, &clock)?, request.rebuild) {
+        return Ok(outcome);
+    }
+    let prepared = match prepare(loaded, store, request)? {
+        Ok(prepared) => prepared,
+        Err(refused) => return Ok(judge::refused(loaded, refused, &clock)),
+    };
+    let ran = run::run(&prepared, store, sandbox, observe)?;
+    if ran.report.exit != BuilderExit::Exited(0) {
+        return judge::failed(loaded, prepared, ran, request, &clock);
+    }
+    observe(Event::Inspecting);
+    let inspected = judge::inspect_outputs(&prepared)?;
+    let verdict = judge::judge(&prepared, inspected, store, request)?;
+    judge::register(loaded, prepared, ran, verdict, store, locks, request, &clock)
+}
+
+/// An error with everything that caused it, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+mod outcome_clock {
+    //! When a build began, for the result's times and for registration.
+
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    pub(crate) struct Clock {
+        pub(crate) start: i64,
+    }
+
+    impl Clock {
+        pub(crate) fn start() -> Self {
+            Clock { start: now() }
+        }
+    }
+
+    /// Seconds since 1970.
+    pub(crate) fn now() -> i64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
+    }
+}

@@ -1,0 +1,145 @@
+//! What a build came to. A failed build is a value of this; an error means that we could not find out.
+
+use crate::locate::ReferenceHit;
+use fodder_model::{
+    bytes::ByteString,
+    checks::Violation,
+    hash::Hash,
+    plan::Network,
+    store_path::StorePath,
+};
+use fodder_sandbox::Enforced;
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+/// How a build ended, in the words of Nix's build results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the words are Nix's")]
+pub enum Status {
+    Built,
+    AlreadyValid,
+    Substituted,
+    PermanentFailure,
+    TimedOut,
+    HashMismatch,
+    OutputRejected,
+    InputRejected,
+    LogLimitExceeded,
+    NotDeterministic,
+    DependencyFailed,
+    MiscFailure,
+}
+
+/// The result of one derivation. Field names are those of Nix's build result where it has them.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BuildOutcome {
+    /// Of this format.
+    pub version: u32,
+    /// Whether all outputs are valid now.
+    pub success: bool,
+    /// How it ended.
+    pub status: Status,
+    /// What went wrong, in words; empty when nothing did.
+    pub error_msg: String,
+    /// The derivation.
+    pub drv_path: StorePath,
+    /// Outputs that are valid, by name.
+    pub outputs: BTreeMap<String, OutputReport>,
+    /// Declared and found hash of a fixed output.
+    pub hash: Option<HashReport>,
+    /// What the builder ran under; `None` when it did not run.
+    pub isolation: Option<Enforced>,
+    /// How it was connected, and why; `None` when it did not run.
+    pub network: Option<Network>,
+    /// The profile.
+    pub profile: Option<String>,
+    /// Variables whose values were the caller's.
+    pub impure_variables: Vec<ByteString>,
+    /// Everything that outputs were found guilty of.
+    pub violations: Vec<Violation>,
+    /// Every place that mentions a path which must not be mentioned.
+    pub references: Vec<ReferenceHit>,
+    /// The whole log.
+    pub log_file: Option<PathBuf>,
+    /// What `--keep-failed` left.
+    pub kept: Option<PathBuf>,
+    /// Seconds since 1970.
+    pub start_time: i64,
+    /// Seconds since 1970.
+    pub stop_time: i64,
+    /// Microseconds of processor time; `None` when the builder did not run.
+    pub cpu_user: Option<u64>,
+    /// Microseconds of the kernel's time on its behalf.
+    pub cpu_system: Option<u64>,
+    /// What the reader should know.
+    pub notes: Vec<String>,
+}
+
+/// A valid output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputReport {
+    /// Its store path.
+    pub path: StorePath,
+    /// Where it is on disk.
+    pub real_path: PathBuf,
+    /// SHA-256 of its NAR.
+    pub nar_hash: Hash,
+    /// Bytes of its NAR.
+    pub nar_size: u64,
+    /// What it refers to.
+    pub references: BTreeSet<StorePath>,
+    /// Its content address, as databases spell it.
+    pub ca: Option<String>,
+}
+
+/// Hashes of a fixed output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct HashReport {
+    /// In the derivation; all zero for "tell me".
+    pub specified: Hash,
+    /// Of what was built; `None` when it has none.
+    pub got: Option<Hash>,
+}
+
+/// The exit code for an outcome: Nix's own numbers, and 112 for forbidden references, which Nix does not tell apart.
+pub fn exit_code(outcome: &BuildOutcome) -> u8 {
+    match outcome.status {
+        Status::Built | Status::AlreadyValid | Status::Substituted => 0,
+        Status::PermanentFailure | Status::InputRejected | Status::DependencyFailed => 100,
+        Status::TimedOut => 101,
+        Status::HashMismatch => 102,
+        Status::NotDeterministic => 104,
+        Status::OutputRejected if outcome.violations.iter().any(is_reference) => 112,
+        Status::OutputRejected | Status::LogLimitExceeded | Status::MiscFailure => 1,
+    }
+}
+
+/// Whether a violation is about references.
+pub(crate) fn is_reference(violation: &Violation) -> bool {
+    match violation {
+        Violation::FixedRefers { .. } | Violation::Disallowed { .. } => true,
+        Violation::NotAPlainFile { .. }
+        | Violation::HashMismatch { .. }
+        | Violation::UnknownOutput { .. }
+        | Violation::TooLarge { .. }
+        | Violation::ClosureTooLarge { .. } => false,
+    }
+}
+
+/// Something that happens during a build.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A piece of the builder's log, raw.
+    Log(&'a [u8]),
+    /// Another process builds the same path, and we wait for it.
+    WaitingFor(&'a StorePath),
+    /// The builder has been started.
+    Started,
+    /// The builder has ended and its outputs are being read.
+    Inspecting,
+}

@@ -1,0 +1,333 @@
+//! Before the builder: sources into the store, locks, inputs, the machine, scratch directories, the plan.
+
+use crate::{
+    BuildRequest, ProfileChoice,
+    error::BuildError,
+    host::{self, ProbeRequest},
+    load::Loaded,
+    outcome::Event,
+};
+use fodder_model::{
+    bytes::ByteString,
+    hash::Hash,
+    plan::{self, BuildPlan, PlanError, Request, ScratchPaths},
+    profile::{self, Profile},
+    reference_graph::{Input, InputShape, source_address},
+    sandbox::BindKind,
+    short_form,
+    store_path::StorePath,
+};
+use fodder_store::{BuildUser, PathInfo, PathLocks, Scratch, ScratchPart, Store};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+/// A build that can run.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What will be done.
+    pub plan: BuildPlan,
+    /// The closure of the inputs.
+    pub inputs: BTreeMap<StorePath, Input>,
+    pub(crate) scratch: Scratch,
+    /// The directory that the builder sees as the store.
+    pub(crate) outputs: OwnedFd,
+    /// Held for as long as files of this user may exist.
+    pub(crate) user: Option<BuildUser>,
+}
+
+/// Why a derivation is not built on this machine; a result, not an error.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The planner says no.
+    #[error("{0}")]
+    Plan(PlanError),
+    /// Source paths that nobody has.
+    #[error("path '{0}' is not valid: it is in no store that fodder uses")]
+    MissingSource(StorePath),
+    /// Outputs of input derivations that are not built.
+    #[error("output '{output}' of its input derivation '{derivation}' is not built: '{path}' is not valid")]
+    MissingDependency {
+        /// The input derivation.
+        derivation: StorePath,
+        /// Its output.
+        output: String,
+        /// Where that would be.
+        path: StorePath,
+    },
+    /// An input derivation that is nowhere.
+    #[error("its input derivation '{0}' is neither in the file nor in the store")]
+    MissingDerivation(StorePath),
+}
+
+/// Copies the sources of a short form, its setup script and the derivation itself to the store, as far as they are not there.
+pub(crate) fn add_sources(loaded: &Loaded, store: &Store, time: i64) -> Result<(), BuildError> {
+    for source in &loaded.sources {
+        store.add_temporary_roots([&source.path])?;
+        if !store.is_valid(&source.path)? {
+            store.add_source(&source.name, &source.file, time)?;
+        }
+    }
+    let setup = short_form::setup_script_path();
+    if loaded.derivation.input_sources.contains(&setup) {
+        store.add_temporary_roots([&setup])?;
+        if !store.is_valid(&setup)? {
+            let directory = tempfile::tempdir().map_err(|source| BuildError::Write { path: std::env::temp_dir(), source })?;
+            let file = directory.path().join(short_form::SETUP_SCRIPT_NAME);
+            std::fs::write(&file, short_form::setup_script())
+                .map_err(|source| BuildError::Write { path: file.clone(), source })?;
+            store.add_source(short_form::SETUP_SCRIPT_NAME, &file, time)?;
+        }
+    }
+    add_derivation(loaded, store, time)
+}
+
+/// The derivation becomes valid if all that it refers to is; otherwise its outputs name it as their deriver all the same, as Nix
+/// allows.
+fn add_derivation(loaded: &Loaded, store: &Store, time: i64) -> Result<(), BuildError> {
+    let derivation = &loaded.derivation;
+    let references: BTreeSet<StorePath> =
+        derivation.input_sources.iter().chain(derivation.input_derivations.keys()).cloned().collect();
+    for reference in &references {
+        if !store.is_valid(reference)? {
+            return Ok(());
+        }
+    }
+    let text = fodder_model::derivation::aterm::write(derivation);
+    let outputs = derivation
+        .known_output_paths()
+        .into_iter()
+        .filter_map(|(name, path)| path.map(|path| (name.to_owned(), path)))
+        .collect();
+    store.add_derivation(loaded.path.name(), &text, &references, &outputs, time)?;
+    Ok(())
+}
+
+/// Takes the locks of all outputs, so that two builds of one path take turns.
+pub(crate) fn lock_outputs<'store>(
+    loaded: &Loaded,
+    store: &'store Store,
+    observe: &mut dyn FnMut(Event<'_>),
+) -> Result<PathLocks<'store>, BuildError> {
+    let paths: BTreeSet<StorePath> = loaded.derivation.known_output_paths().into_values().flatten().collect();
+    store.add_temporary_roots(&paths)?;
+    Ok(store.lock_paths(&paths, &mut |path: &StorePath| observe(Event::WaitingFor(path)))?)
+}
+
+/// The plan, with everything in place to execute it.
+pub fn prepare(
+    loaded: &Loaded,
+    store: &Store,
+    request: &BuildRequest,
+) -> Result<Result<Prepared, Refused>, BuildError> {
+    let inputs = match inputs(loaded, store, &BTreeMap::new())? {
+        Ok(inputs) => inputs,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    // What runs that were killed have left is removed by the next one, which is this.
+    Scratch::reap_stale(store)?;
+    let scratch = Scratch::create(store)?;
+    let user = if nix::unistd::geteuid().is_root() { Some(fodder_store::allocate_build_user(store)?) } else { None };
+    let owner = user.as_ref().map(|user| (user.uid, user.gid));
+    scratch.part(ScratchPart::Root, 0o700, None)?;
+    scratch.part(ScratchPart::Build, 0o700, owner)?;
+    scratch.part(ScratchPart::Tmp, 0o1777, owner)?;
+    let outputs = scratch.part(ScratchPart::Store, 0o1775, owner)?;
+    let paths = scratch_paths(scratch.path());
+    let identity = owner.unwrap_or_else(host::own_identity);
+    match plan_with(loaded, &inputs, request, identity, Some(scratch.path()), &paths)? {
+        Ok(plan) => Ok(Ok(Prepared { plan, inputs, scratch, outputs, user })),
+        Err(refused) => Ok(Err(refused)),
+    }
+}
+
+/// The same plan, without touching anything: the scratch directory's name is a stand-in, and sources that are not in the store
+/// yet count as if they were.
+pub fn prepare_to_explain(
+    loaded: &Loaded,
+    store: Option<&Store>,
+    store_root: &Path,
+    request: &BuildRequest,
+) -> Result<Result<BuildPlan, Refused>, BuildError> {
+    let mut planned = BTreeMap::new();
+    let hash = Hash::zero(fodder_model::hash::HashAlgorithm::Sha256);
+    let mut add = |path: &StorePath, shape| {
+        let real_path = store_root.join("nix/store").join(path.base_name());
+        let input = Input {
+            references: BTreeSet::new(),
+            nar_hash: hash,
+            nar_size: 0,
+            content_address: Some(source_address(hash)),
+            real_path: ByteString::from(real_path.as_path()),
+            shape,
+        };
+        planned.insert(path.clone(), input);
+    };
+    for source in &loaded.sources {
+        add(&source.path, shape(&source.file)?);
+    }
+    add(&short_form::setup_script_path(), InputShape::Mountable(BindKind::File));
+    let inputs = match store {
+        Some(store) => inputs(loaded, store, &planned)?,
+        None => missing_or(loaded, planned),
+    };
+    let inputs = match inputs {
+        Ok(inputs) => inputs,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let scratch = store_root.join("nix/var/nix/builds/SCRATCH");
+    let identity = host::own_identity();
+    plan_with(loaded, &inputs, request, identity, None, &scratch_paths(&scratch))
+}
+
+fn missing_or(
+    loaded: &Loaded,
+    mut planned: BTreeMap<StorePath, Input>,
+) -> Result<BTreeMap<StorePath, Input>, Refused> {
+    if let Some((derivation, _)) = loaded.derivation.input_derivations.iter().next() {
+        return Err(Refused::MissingDerivation(derivation.clone()));
+    }
+    match loaded.derivation.input_sources.iter().find(|path| !planned.contains_key(*path)) {
+        Some(missing) => Err(Refused::MissingSource(missing.clone())),
+        None => {
+            planned.retain(|path, _| loaded.derivation.input_sources.contains(path));
+            Ok(planned)
+        }
+    }
+}
+
+fn scratch_paths(scratch: &Path) -> ScratchPaths {
+    let part = |part: ScratchPart| ByteString::from(scratch.join(part.name()).as_path());
+    ScratchPaths {
+        root: part(ScratchPart::Root),
+        build: part(ScratchPart::Build),
+        temporary: part(ScratchPart::Tmp),
+        store: part(ScratchPart::Store),
+    }
+}
+
+fn plan_with(
+    loaded: &Loaded,
+    inputs: &BTreeMap<StorePath, Input>,
+    request: &BuildRequest,
+    builder: (u32, u32),
+    scratch: Option<&Path>,
+    paths: &ScratchPaths,
+) -> Result<Result<BuildPlan, Refused>, BuildError> {
+    let profile = profile_of(loaded, request)?;
+    let settings = request.settings();
+    let host = host::probe(&ProbeRequest {
+        profile: &profile,
+        extra_paths: &settings.extra_paths,
+        tools: &loaded.tools,
+        ca_file: request.ca_file.as_deref(),
+        scratch,
+        builder,
+    })?;
+    let planned = plan::plan(&Request {
+        derivation: &loaded.derivation,
+        path: &loaded.path,
+        options: &loaded.options,
+        inputs,
+        host: &host,
+        profile: &profile,
+        settings: &settings,
+        tools: &loaded.tools,
+        scratch: paths,
+    });
+    match planned {
+        Ok(mut plan) => {
+            plan.notes.splice(0..0, loaded.notes.iter().cloned());
+            Ok(Ok(plan))
+        }
+        Err(error @ (PlanError::HostFile { .. } | PlanError::NoCertificates | PlanError::NetworkNotDeclared { .. })) => {
+            Err(BuildError::Plan(error))
+        }
+        Err(
+            error @ (PlanError::Platform { .. }
+            | PlanError::Features { .. }
+            | PlanError::NoSandbox { .. }
+            | PlanError::Unsupported { .. }
+            | PlanError::Graph(_)),
+        ) => Ok(Err(Refused::Plan(error))),
+    }
+}
+
+fn profile_of(loaded: &Loaded, request: &BuildRequest) -> Result<Profile, BuildError> {
+    let (name, text) = match &request.profile {
+        Some(ProfileChoice::Text { name, text }) => return Ok(profile::parse(name, text)?),
+        Some(ProfileChoice::Named(name)) => (name.as_str(), profile::built_in(name)),
+        None => (loaded.profile.as_str(), profile::built_in(&loaded.profile)),
+    };
+    match text {
+        Some(text) => Ok(profile::parse(name, text)?),
+        None => Err(profile::ProfileError::UnknownBase { name: name.to_owned(), base: name.to_owned() }.into()),
+    }
+}
+
+/// The closure of the inputs. `planned` stands in for paths that are not in the store yet.
+fn inputs(
+    loaded: &Loaded,
+    store: &Store,
+    planned: &BTreeMap<StorePath, Input>,
+) -> Result<Result<BTreeMap<StorePath, Input>, Refused>, BuildError> {
+    let mut wanted: BTreeSet<StorePath> = BTreeSet::new();
+    let mut inputs = BTreeMap::new();
+    for source in &loaded.derivation.input_sources {
+        if store.is_valid(source)? {
+            wanted.insert(source.clone());
+        } else if let Some(input) = planned.get(source) {
+            inputs.insert(source.clone(), input.clone());
+        } else {
+            return Ok(Err(Refused::MissingSource(source.clone())));
+        }
+    }
+    for (path, outputs) in &loaded.derivation.input_derivations {
+        let Some(derivation) = loaded.set.get(path) else {
+            return Ok(Err(Refused::MissingDerivation(path.clone())));
+        };
+        let known = derivation.known_output_paths();
+        for output in outputs {
+            match known.get(output.as_str()) {
+                Some(Some(output_path)) if store.is_valid(output_path)? => drop(wanted.insert(output_path.clone())),
+                Some(Some(output_path)) => {
+                    return Ok(Err(Refused::MissingDependency {
+                        derivation: path.clone(),
+                        output: output.clone(),
+                        path: output_path.clone(),
+                    }));
+                }
+                Some(None) | None => return Ok(Err(Refused::MissingDerivation(path.clone()))),
+            }
+        }
+    }
+    for (path, info) in store.closure(&wanted)? {
+        inputs.insert(path, input(&info, &store.real_path(&info.path))?);
+    }
+    Ok(Ok(inputs))
+}
+
+fn input(info: &PathInfo, real_path: &Path) -> Result<Input, BuildError> {
+    Ok(Input {
+        references: info.references.clone(),
+        nar_hash: info.nar_hash,
+        nar_size: info.nar_size,
+        content_address: info.content_address.clone(),
+        real_path: ByteString::from(real_path),
+        shape: shape(real_path)?,
+    })
+}
+
+fn shape(path: &Path) -> Result<InputShape, BuildError> {
+    let at = |source| BuildError::Read { path: PathBuf::from(path), source };
+    let metadata = std::fs::symlink_metadata(path).map_err(at)?;
+    Ok(if metadata.is_symlink() {
+        InputShape::Symlink(ByteString::from(std::fs::read_link(path).map_err(at)?.as_path()))
+    } else if metadata.is_dir() {
+        InputShape::Mountable(BindKind::Directory)
+    } else {
+        InputShape::Mountable(BindKind::File)
+    })
+}

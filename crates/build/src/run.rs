@@ -1,0 +1,113 @@
+//! Running the plan: the builder's log goes to its file, to the observer, and its last lines are kept for the failure message.
+
+use crate::{error::BuildError, outcome::Event, prepare::Prepared};
+use fodder_sandbox::{BuilderReport, Sandbox};
+use fodder_store::Store;
+use std::{collections::VecDeque, io::Write, path::PathBuf};
+
+/// Lines that a failure message shows, as in Nix.
+const TAIL_LINES: usize = 25;
+
+/// Longest line that is kept for it, in bytes: a builder may write without a newline for ever.
+const TAIL_LINE_LIMIT: usize = 4096;
+
+/// How a builder ended, and what it said last.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) report: BuilderReport,
+    pub(crate) log_file: PathBuf,
+    pub(crate) tail: Vec<String>,
+}
+
+/// Executes the plan.
+pub(crate) fn run(
+    prepared: &Prepared,
+    store: &Store,
+    sandbox: &Sandbox,
+    observe: &mut dyn FnMut(Event<'_>),
+) -> Result<Ran, BuildError> {
+    let log_file = store.log_path(&prepared.plan.derivation);
+    let mut log = store.open_log(&prepared.plan.derivation)?;
+    let mut tail = Tail::default();
+    let mut write_error = None;
+    observe(Event::Started);
+    let report = sandbox.run(&prepared.plan.sandbox, &mut |piece| {
+        if write_error.is_none() {
+            write_error = log.write_all(piece).err();
+        }
+        tail.feed(piece);
+        observe(Event::Log(piece));
+    })?;
+    match write_error {
+        Some(source) => Err(BuildError::Write { path: log_file, source }),
+        None => Ok(Ran { report, log_file, tail: tail.finish() }),
+    }
+}
+
+/// The last lines of a log, in bounded memory.
+#[derive(Default)]
+struct Tail {
+    lines: VecDeque<String>,
+    current: Vec<u8>,
+    is_cut: bool,
+}
+
+impl Tail {
+    fn feed(&mut self, piece: &[u8]) {
+        for byte in piece {
+            match byte {
+                b'\n' => self.end_line(),
+                // A progress bar starts its line again.
+                b'\r' => {
+                    self.current.clear();
+                    self.is_cut = false;
+                }
+                byte if self.current.len() < TAIL_LINE_LIMIT => self.current.push(*byte),
+                _ => self.is_cut = true,
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let mut line = String::from_utf8_lossy(&self.current).into_owned();
+        if std::mem::take(&mut self.is_cut) {
+            line.push('…');
+        }
+        self.current.clear();
+        // Messages to the runner are not lines of the log (reference, section 4.7).
+        if line.starts_with("@nix ") {
+            return;
+        }
+        self.lines.push_back(line);
+        if self.lines.len() > TAIL_LINES {
+            self.lines.pop_front();
+        }
+    }
+
+    fn finish(mut self) -> Vec<String> {
+        if !self.current.is_empty() {
+            self.end_line();
+        }
+        self.lines.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_keeps_the_last_lines_and_no_more_of_each_than_it_may() {
+        let mut tail = Tail::default();
+        for number in 0..40 {
+            tail.feed(format!("line {number}\n").as_bytes());
+        }
+        tail.feed(b"@nix {\"action\":\"setPhase\"}\n10%\r20%\rdone\n");
+        tail.feed(&vec![b'x'; 1_000_000]);
+        let lines = tail.finish();
+        assert_eq!(lines.len(), TAIL_LINES);
+        assert_eq!(lines[TAIL_LINES - 2], "done");
+        assert_eq!(lines[TAIL_LINES - 1].chars().count(), TAIL_LINE_LIMIT + 1);
+        assert_eq!(lines[0], "line 17");
+    }
+}
