@@ -199,6 +199,7 @@ the_environment_is_that_of_a_build() {
     build NIX_BUILD_CORES=0 phases=p p='echo "trace: $NIX_BUILD_CORES"'
     is trace "$(trace)" "$(nproc)"
     build HOME=/homeless-shelter phases=p p=:
+    status_is 0
     absent /homeless-shelter
 }
 env_vars_are_kept_for_looking_around() {
@@ -294,6 +295,11 @@ unpacks_every_kind_of_tar() {
     rm -rf "$top" && mkdir "$top"
     unpacked src="$PWD/misnamed.tar.gz"
     unpacks_to_hello
+    # Root would get the archive's owners, which its user namespace may not know.
+    tar -cf x.tar --owner=12345 hello-1
+    rm -rf "$top" && mkdir "$top"
+    unpacked src="$PWD/x.tar"
+    is owner "$(stat -c %u "$top/hello-1/file")" "$(id -u)"
 }
 unpacks_old_compress_files() {
     make_source
@@ -344,11 +350,13 @@ unpacks_a_directory_writable_under_its_own_name() {
     make_source
     cp -r hello-1/. "$source"
     chmod 555 "$source/sub" && chmod 444 "$source/file"
+    touch -d @1000000000 "$source/sub/deep"
     chmod 755 "$source/sub/deep" && chmod 555 "$source"
     unpacked src="$source"
     unpacks_to_hello
     [[ -x $top/hello-1/sub/deep ]] || problem 'the executable bit is lost'
     file_is "$source/file" content # the source itself is untouched
+    is time "$(stat -c %Y "$top/hello-1/sub/deep")" "$(stat -c %Y "$source/sub/deep")"
     # Root may write everywhere, so the bits are looked at.
     is 'mode of a file' "$(stat -c %a "$top/hello-1/file")" 644
     chmod -R u+w "$top" && rm -rf "$top" && mkdir "$top"
@@ -415,6 +423,7 @@ unknown_and_missing_sources_are_errors() {
     log_has 'variable $src or $srcs should point to the source'
 }
 a_damaged_archive_fails() {
+    local archive
     make_source
     tar -czf x.tar.gz hello-1
     head -c 100 x.tar.gz >cut.tar.gz
@@ -422,6 +431,16 @@ a_damaged_archive_fails() {
     status_is 1
     log_has "unpacking $PWD/cut.tar.gz failed with exit status"
     log_lacks 'do not know how' 'source root'
+    # The same where only one of the two programs can notice: a wrong checksum, an archive cut before compression.
+    { head -c -8 x.tar.gz; printf 12345678; } >checksum.tar.gz
+    head -c 5000 /dev/zero >hello-1/big
+    tar -cf - hello-1/big hello-1/file | head -c 3000 | gzip >short.tar.gz
+    for archive in checksum short; do
+        rm -rf "$top" && mkdir "$top"
+        unpacked src="$PWD/$archive.tar.gz"
+        status_is 1
+        log_has "unpacking $PWD/$archive.tar.gz failed with exit status"
+    done
 }
 unpack_cmd_may_be_ours() {
     echo hi >x.weird
@@ -592,7 +611,7 @@ check_target_is_found_or_given() {
 }
 another_makefile_and_serial_make() {
     make_source
-    printf 'all:\n\t@echo other makefile $(MAKEFLAGS)\ninstall:\n\tmkdir -p $(out)/x\n' >hello-1/other.mk
+    printf 'all:\n\t@echo other makefile $(MAKEFLAGS)\ninstall:\n\ttouch $(out)/x\n' >hello-1/other.mk
     build src="$PWD/hello-1" makefile=other.mk
     status_is 0
     log_has 'other makefile'
@@ -681,6 +700,13 @@ compiler_flags_variables_count_with_the_hosts_compiler() {
     readelf -d "$out" | grep -q /planted/lib || problem 'NIX_LDFLAGS is ignored'
     build phases=p src="$PWD" p='type -P cc'
     log_lacks .fodder-bin # no wrapper where nothing asks for it
+    # A compiler of the store is a wrapper already.
+    local input
+    input=$(tool_input)
+    ln -s mytool "$input/bin/cc"
+    rm -rf "$top" && mkdir "$top"
+    build NIX_STORE="$lab/$number/store" NIX_CFLAGS_COMPILE=-x phases=p nativeBuildInputs="$input" p='type -P cc gcc'
+    log_has "$input/bin/cc" .fodder-bin/gcc
 }
 
 ######## fixupPhase
@@ -690,11 +716,12 @@ shebangs_name_store_inputs_only() {
     input=$(tool_input)
     build dontUnpack=1 nativeBuildInputs="$input" installPhase='mkdir -p $out/bin; cd $out/bin
         printf "#! /usr/bin/env mytool\nx & \\n" >a; printf "#!/opt/mytool -f a|b\n" >b; printf "#!/usr/bin/env -S mytool --x y\n" >c
-        printf "#!/bin/sh\n" >host; printf "#!/nix/store/x/bin/mytool\n" >stays; printf "#!/usr/bin/env mytool\n" >data; chmod +x a b c host stays'
+        printf "#!/usr/bin/env /opt/mytool\n" >d; printf "#!/bin/sh\n" >host; printf "#!/nix/store/x/bin/mytool\n" >stays; printf "#!/usr/bin/env mytool\n" >data; chmod +x a b c d host stays'
     status_is 0
     file_is "$out/bin/a" "#!$input/bin/mytool"$'\nx & '
     file_is "$out/bin/b" "#!$input/bin/mytool -f a|b"
     file_is "$out/bin/c" "#!$input/bin/mytool --x y"
+    file_is "$out/bin/d" "#!$input/bin/mytool"
     file_is "$out/bin/host" '#!/bin/sh'
     file_is "$out/bin/stays" '#!/nix/store/x/bin/mytool'
     file_is "$out/bin/data" '#!/usr/bin/env mytool'
@@ -783,7 +810,7 @@ remove_references_to_is_a_program() {
     printf '\x7fELF\0\xff/nix/store/%s-lib/lib\0%s\xfe\0/nix/store/%s-other\n' $hash $hash $other >"a file"
     ln -s 'a file' link
     cp 'a file' before
-    build phases=p nativeBuildInputs=removeReferencesTo src="$PWD" p="cd \$src; find . \( -type f -o -type l \) -exec remove-references-to -t /nix/store/$hash-lib {} +"
+    build LC_ALL=C.UTF-8 phases=p nativeBuildInputs=removeReferencesTo src="$PWD" p="cd \$src; find . \( -type f -o -type l \) -exec remove-references-to -t /nix/store/$hash-lib {} +"
     status_is 0
     is size "$(stat -c %s 'a file')" "$(stat -c %s before)"
     is content "$(od -c 'a file')" "$(LC_ALL=C sed "s/$hash/eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee/g" before | od -c)"
@@ -858,6 +885,16 @@ declare look='echo "trace: \$(cat a)"'
 EOF
     status_is 0
     is trace "$(trace)" a
+}
+structured_lists_grow_as_arrays() {
+    structured <<EOF
+declare PATH='$hostPath'
+declare -A outputs=(['out']='$out' )
+declare -a some=('a b' )
+declare buildCommand='appendToVar some "c d"; prependToVar some "y z"; appendToVar new "e f"; list=(); concatTo list some new; printf "trace: %s\\n" "\${#list[@]}"'
+EOF
+    status_is 0
+    is trace "$(trace)" 4
 }
 structured_path_may_come_from_env() {
     structured <<EOF

@@ -81,6 +81,8 @@ runOneHook() {
 ######## Lists: a string split at white space in plain mode, an array with structured attributes
 
 _isArray() { [[ $(declare -p "$1" 2>/dev/null) == "declare -a"* ]]; }
+# A list that does not exist yet becomes what the lists of this mode are.
+_growsAsArray() { _isArray "$1" || [[ -n ${__structuredAttrs:-} && -z ${!1+set} ]]; }
 
 # concatTo flags makeFlags installTargets=install: appends each list, or the default after `=` when the list is empty.
 concatTo() {
@@ -104,12 +106,12 @@ concatTo() {
 # shellcheck disable=SC2178,SC2128 # a reference to an array in one branch, to a string in the other
 appendToVar() { # NAME WORD…
     local -n appendTarget=$1
-    if _isArray "$1"; then appendTarget+=("${@:2}"); else appendTarget="${appendTarget:+$appendTarget }${*:2}"; fi
+    if _growsAsArray "$1"; then appendTarget+=("${@:2}"); else appendTarget="${appendTarget:+$appendTarget }${*:2}"; fi
 }
 # shellcheck disable=SC2178,SC2128 # the same
 prependToVar() { # NAME WORD…
     local -n prependTarget=$1
-    if _isArray "$1"; then prependTarget=("${@:2}" "${prependTarget[@]}")
+    if _growsAsArray "$1"; then prependTarget=("${@:2}" "${prependTarget[@]}")
     else prependTarget="${*:2}${prependTarget:+ $prependTarget}"; fi
 }
 
@@ -188,7 +190,8 @@ addRemoveReferencesTo() {
 store=$NIX_STORE
 EOF
     cat >>"$helperDir/remove-references-to" <<'EOF'
-export LC_ALL=C # bytes, not characters: the files are binaries
+# Bytes, not characters: in GBK, say, the byte before a hash would take the hash's first letter into its character.
+export LC_ALL=C
 script=
 while getopts t: option; do
     [[ $option == t ]] || exit 1
