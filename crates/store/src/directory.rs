@@ -72,6 +72,23 @@ impl Directory {
     /// Opens a subdirectory that only we may change, creating it when it is missing. Any number of processes may do this
     /// at once.
     pub(crate) fn ensure(&self, name: &str, mode: u32) -> Result<Self, StoreError> {
+        let directory = self.open_or_create(name, mode)?;
+        directory.check_ours()?;
+        Ok(directory)
+    }
+
+    /// As [`Directory::ensure`], for the directory that holds the objects. Real Nix run by root gives it to the group of
+    /// its build users, with the sticky bit (01775): they may add names, which we treat as leftovers, and replace none.
+    pub(crate) fn ensure_objects(&self, name: &str) -> Result<Self, StoreError> {
+        let directory = self.open_or_create(name, 0o755)?;
+        let status = rustix::fs::fstat(&directory).at("examine", &directory.path)?;
+        if status.st_uid != 0 || !rustix::process::geteuid().is_root() || status.st_mode & 0o1022 != 0o1020 {
+            directory.check_ours()?;
+        }
+        Ok(directory)
+    }
+
+    fn open_or_create(&self, name: &str, mode: u32) -> Result<Self, StoreError> {
         let open = || rustix::fs::openat(self, name, DIRECTORY, Mode::empty());
         let path = self.child(name);
         let descriptor = match open() {
@@ -85,9 +102,7 @@ impl Directory {
             other => other,
         };
         let descriptor = descriptor.map_err(|error| not_a_directory(error, &path))?;
-        let directory = Directory { descriptor, path };
-        directory.check_ours()?;
-        Ok(directory)
+        Ok(Directory { descriptor, path })
     }
 
     /// Refuses a directory that somebody else could change (FS-1: pre-created state directories of CVE-2019-17365).

@@ -11,11 +11,12 @@ use crate::{
     error::{At, StoreError},
 };
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags},
+    fs::{AtFlags, Dir, FileType, Mode, OFlags},
     io::Errno,
 };
 use std::{
     ffi::OsStr,
+    io::ErrorKind,
     os::fd::{AsFd, AsRawFd},
 };
 
@@ -25,7 +26,7 @@ const RESCAN_LIMIT: u32 = 10_000;
 /// Removes `name` and everything in it. Nothing there is a success.
 pub(crate) fn remove_tree(parent: &Directory, name: impl AsRef<OsStr>) -> Result<(), StoreError> {
     let name = name.as_ref();
-    if !is_full_directory(parent, name)? {
+    if !is_full_directory(parent, name, FileType::Directory)? {
         return Ok(());
     }
     make_accessible(parent, name)?;
@@ -45,7 +46,7 @@ pub(crate) fn remove_tree(parent: &Directory, name: impl AsRef<OsStr>) -> Result
             moved.remove_one(&next)?;
             moved.removed += 1;
         }
-        if !is_full_directory(parent, name)? {
+        if !is_full_directory(parent, name, FileType::Directory)? {
             return Ok(());
         }
     }
@@ -68,15 +69,16 @@ impl Moved<'_> {
     /// Empties and removes one directory at the top.
     fn remove_one(&mut self, name: &str) -> Result<(), StoreError> {
         for _ in 0..RESCAN_LIMIT {
-            if !is_full_directory(self.top, OsStr::new(name))? {
-                return Ok(());
-            }
             make_accessible(self.top, OsStr::new(name))?;
             match self.top.open(name) {
                 Ok(directory) => self.empty(&directory)?,
                 // It was swapped for something else: the next round removes that.
                 Err(StoreError::SymbolicLink { .. } | StoreError::NotADirectory { .. }) => {}
+                Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
                 Err(error) => return Err(error),
+            }
+            if !is_full_directory(self.top, OsStr::new(name), FileType::Directory)? {
+                return Ok(());
             }
         }
         Err(StoreError::KeepsGrowing { path: self.top.child(name) })
@@ -89,13 +91,13 @@ impl Moved<'_> {
             let entry = entry.at("list", directory.path())?;
             let name = as_os_str(entry.file_name());
             let ours = name.as_encoded_bytes().starts_with(self.prefix.as_bytes());
-            if name == "." || name == ".." || ours || !is_full_directory(directory, name)? {
+            if name == "." || name == ".." || ours || !is_full_directory(directory, name, entry.file_type())? {
                 continue;
             }
             // Moving a directory changes its "..", which takes the permission to write in it.
             make_accessible(directory, name)?;
             let new_name = self.name(self.count);
-            match rustix::fs::renameat_with(directory, name, self.top, &new_name, RenameFlags::NOREPLACE) {
+            match rustix::fs::renameat(directory, name, self.top, &new_name) {
                 Ok(()) => self.count += 1,
                 Err(Errno::NOENT) => {}
                 Err(error) => return Err(error).at("move away", directory.child(name)),
@@ -105,20 +107,17 @@ impl Moved<'_> {
     }
 }
 
-/// Removes `name` unless it is a directory with entries, and says whether it is one.
-fn is_full_directory(parent: &Directory, name: &OsStr) -> Result<bool, StoreError> {
-    // Two tries, because a file may have become a directory, or the reverse, since the first.
+/// Removes `name` unless it is a directory with entries, and says whether it is one. `guess` is what to try first.
+fn is_full_directory(parent: &Directory, name: &OsStr, guess: FileType) -> Result<bool, StoreError> {
+    let mut as_directory = guess == FileType::Directory;
+    // More than two tries only if somebody turns a file into a directory and back all the time.
     for _ in 0..RESCAN_LIMIT {
-        match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        let flags = if as_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        match rustix::fs::unlinkat(parent, name, flags) {
             Ok(()) | Err(Errno::NOENT) => return Ok(false),
-            Err(Errno::ISDIR) => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST) if as_directory => return Ok(true),
+            Err(Errno::ISDIR | Errno::NOTDIR) => as_directory = !as_directory,
             Err(error) => return Err(error).at("remove", parent.child(name)),
-        }
-        match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(false),
-            Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(true),
-            Err(Errno::NOTDIR) => {}
-            Err(error) => return Err(error).at("remove the directory", parent.child(name)),
         }
     }
     Err(StoreError::KeepsGrowing { path: parent.child(name) })

@@ -56,7 +56,7 @@ impl Store {
         let root_directory = open_root(root, true)?;
         root_directory.check_ours()?;
         let nix = root_directory.ensure("nix", 0o755)?;
-        let objects = nix.ensure("store", 0o755)?;
+        let objects = nix.ensure_objects("store")?;
         let state = nix.ensure("var", 0o755)?.ensure("nix", 0o755)?;
         let database_directory = state.ensure("db", 0o755)?;
 

@@ -152,7 +152,7 @@ fn a_lock_is_waited_for_and_says_so() {
         thread::sleep(Duration::from_millis(20));
         assert!(!waiter.is_finished());
         drop(held);
-        assert_eq!(waiter.join().unwrap(), [b.clone()]);
+        assert_eq!(waiter.join().unwrap(), std::slice::from_ref(&b));
     });
     assert!(lab.objects().is_empty(), "lock files are removed");
 }

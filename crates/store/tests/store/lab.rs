@@ -45,6 +45,8 @@ impl Lab {
         let mut command = Command::new("nix-store");
         command.arg("--store").arg(self.root()).args(["--option", "build-users-group", ""]).args(arguments);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        // Nix 2.8 insists on a name, also for an id without one.
+        command.env("USER", "somebody");
         command.env("HOME", self.path()).env("NIX_CONF_DIR", self.path()).stdin(Stdio::null());
         command.output().expect("real Nix is needed: apt-get install nix-bin")
     }

@@ -59,6 +59,22 @@ fn directories_that_others_control_are_refused_by_name() {
 }
 
 #[test]
+fn only_the_objects_of_root_may_be_shared_with_build_users() {
+    let lab = Lab::new();
+    lab.store();
+    // What real Nix does to a store that root uses without turning `build-users-group` off.
+    chmod(&lab.root().join("nix/store"), 0o1775);
+    assert_eq!(Store::open(&lab.root()).is_ok(), rustix::process::geteuid().is_root());
+    for mode in [0o775, 0o1777] {
+        chmod(&lab.root().join("nix/store"), mode);
+        assert!(matches!(Store::open(&lab.root()), Err(StoreError::WritableByOthers { .. })));
+    }
+    chmod(&lab.root().join("nix/store"), 0o755);
+    chmod(&lab.root().join("nix/var"), 0o1775);
+    assert!(matches!(Store::open(&lab.root()), Err(StoreError::WritableByOthers { .. })));
+}
+
+#[test]
 fn directories_of_somebody_else_are_refused() {
     let lab = Lab::new();
     let ours = rustix::process::geteuid();

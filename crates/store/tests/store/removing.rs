@@ -1,12 +1,14 @@
 //! Removing what a builder left, whatever it is and whoever is still changing it.
 
-use crate::lab::{Lab, chmod, names};
-use fodder_store::{Scratch, ScratchPart};
+use crate::lab::{Lab, as_process, chmod, names, process_arguments};
+use fodder_store::{Scratch, ScratchPart, Store, StoreError};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, mkdirat, openat, renameat_with};
 use std::{
     ffi::OsStr,
     fs,
+    io::ErrorKind,
     os::unix::{ffi::OsStrExt, fs::symlink},
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -74,6 +76,36 @@ fn links_are_removed_and_not_followed() {
     assert!(scratch.part(ScratchPart::Build, 0o700, None).is_err());
     scratch.remove().unwrap();
     assert_eq!(names(&canary), ["inside"]);
+}
+
+#[test]
+fn mount_points_are_refused_and_not_entered() {
+    let lab = Lab::new();
+    lab.store();
+    let build = lab.root().join("nix/var/nix/builds").join("0".repeat(32)).join("build");
+    fs::create_dir_all(build.join("mount")).unwrap();
+    let script = "mount -t tmpfs tmpfs \"$1\" && touch \"$1/canary\" && shift && exec \"$@\"";
+    let child = as_process("removing::child_reaps_a_mount_point", &lab.root(), "");
+    let status = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"])
+        .arg(build.join("mount"))
+        .arg(child.get_program())
+        .args(child.get_args())
+        .envs(child.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .status();
+    assert!(status.unwrap().success(), "needs user namespaces and the programs of util-linux");
+}
+
+#[test]
+#[ignore = "run as a process by the test above"]
+fn child_reaps_a_mount_point() {
+    let Some((root, _)) = process_arguments() else { return };
+    let store = Store::open(&root).unwrap();
+    let canary = root.join("nix/var/nix/builds").join("0".repeat(32)).join("build/mount/canary");
+    assert!(canary.exists());
+    let error = Scratch::reap_stale(&store).unwrap_err();
+    assert!(matches!(&error, StoreError::Io { source, .. } if source.kind() == ErrorKind::ResourceBusy), "{error:?}");
+    assert_eq!(fs::read_dir(root.join("nix/var/nix/builds")).unwrap().count(), 2, "directory and lock stay");
 }
 
 /// FS-2: while the remover runs, somebody swaps directories for links to a directory that must not be touched.
