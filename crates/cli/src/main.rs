@@ -1,1 +1,42 @@
-fn main() {}
+//! The command line: verbs, words, progress, exit codes. The only part that prints or exits.
+
+mod arguments;
+mod build;
+mod diagnose;
+mod explain;
+mod inspect_verbs;
+mod progress;
+mod show;
+mod words;
+
+use arguments::{Arguments, Verb};
+use clap::{CommandFactory, Parser};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // First of all: the sandbox helper is this same program and must find a process with one thread and nothing set up.
+    fodder_sandbox::dispatch_helper();
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => ExitCode::from(failure.print()),
+    }
+}
+
+fn run(arguments: Arguments) -> Result<u8, diagnose::Failure> {
+    match arguments.verb {
+        Verb::Build(arguments) => build::build(&arguments),
+        Verb::Show(arguments) => show::show(&arguments),
+        Verb::Explain(arguments) => explain::explain(&arguments),
+        Verb::Hash(arguments) => inspect_verbs::hash(&arguments),
+        Verb::Refs(arguments) => inspect_verbs::refs(&arguments),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "fodder", &mut std::io::stdout());
+            Ok(0)
+        }
+        Verb::Man => {
+            let page = clap_mangen::Man::new(Arguments::command());
+            page.render(&mut std::io::stdout()).map(|()| 0).map_err(|error| diagnose::Failure::output(&error))
+        }
+    }
+}

@@ -60,7 +60,6 @@ impl Root<'_> {
             let step = RootStep::File { path: path.as_str().into(), mode: 0o644, content: content.clone() };
             steps.push(&path, "an attribute that the derivation passes as a file", step);
         }
-        steps.steps.push(RootStep::Mode { path: "/nix/store".into(), mode: 0o1775 });
         steps.steps.push(RootStep::Mode { path: "/etc".into(), mode: 0o555 });
         steps.steps.push(RootStep::ReadOnly { path: "/".into() });
         Ok(steps)

@@ -1,0 +1,227 @@
+//! What can be typed. Names that Nix has are Nix's.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use fodder_model::plan::{ExtraPath, NetworkMode};
+use std::path::PathBuf;
+
+/// Runs one Nix-style derivation as you: no daemon, no root, a sandbox that either holds or refuses to start.
+///
+/// FILE is JSON as `nix derivation show` prints it, a `.drv` file, or a short form (an object with `name` and phases);
+/// `-` is standard input. Only a derivation that declares an output hash reaches the network.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done; 100 builder failed or input rejected; 101 timed out; 102 hash mismatch; 104 not \
+                  deterministic; 112 forbidden references; 125 the sandbox could not be set up; 2 usage; 1 anything else."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Build a derivation and register its outputs.
+    Build(BuildArguments),
+    /// Print the derivation that FILE stands for.
+    Show(ShowArguments),
+    /// Print what building FILE would do, and why, without doing it.
+    Explain(ExplainArguments),
+    /// Print the hash of a file or directory, as a fixed output of these contents would declare it.
+    Hash(HashArguments),
+    /// List every place in a file or directory that mentions a store path.
+    Refs(RefsArguments),
+    /// Print a completion script for a shell.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+/// What to build, and in which store.
+#[derive(Args, Debug)]
+pub(crate) struct InputArguments {
+    /// Derivation: JSON, `.drv`, or short form; `-` for standard input.
+    pub(crate) file: PathBuf,
+    /// Name or path of the one to take when FILE holds several.
+    pub(crate) derivation: Option<String>,
+    /// Root of the store; a chroot store as Nix lays it out [default: $XDG_DATA_HOME/fodder].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+}
+
+/// What the sandbox is to be.
+#[derive(Args, Debug)]
+pub(crate) struct SandboxArguments {
+    /// Sandbox profile: `nix`, `host-tools`, or a TOML file [default: host-tools for short forms, nix for all else].
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) profile: Option<String>,
+    /// Network of a fixed-output build; any other has none [default: host].
+    #[arg(long, value_name = "MODE")]
+    pub(crate) network: Option<NetworkArgument>,
+    /// Certificate bundle for fixed-output builds [default: $NIX_SSL_CERT_FILE, $SSL_CERT_FILE, the system's, Mozilla's].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Show more of this machine in the sandbox, read-only: TARGET or TARGET=SOURCE, `?` at the end if it may be absent.
+    #[arg(long, value_name = "PATH", value_parser = ExtraPath::parse, num_args = 1.., value_delimiter = ' ')]
+    pub(crate) extra_sandbox_paths: Vec<ExtraPath>,
+    /// Value of NIX_BUILD_CORES; 0 is all of this machine's.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) cores: u32,
+    /// Seconds until the build is killed; 0 is never.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) timeout: u64,
+    /// Seconds without output until the build is killed; 0 is never.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) max_silent_time: u64,
+    /// Bytes of log until the build is killed; 0 is without limit.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub(crate) max_build_log_size: u64,
+    /// Do not use the network, whatever the derivation declares.
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum NetworkArgument {
+    /// The host's network namespace.
+    Host,
+    /// A namespace with nothing but `lo`.
+    None,
+}
+
+impl From<NetworkArgument> for NetworkMode {
+    fn from(argument: NetworkArgument) -> Self {
+        match argument {
+            NetworkArgument::Host => NetworkMode::Host,
+            NetworkArgument::None => NetworkMode::None,
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BuildArguments {
+    #[command(flatten)]
+    pub(crate) input: InputArguments,
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxArguments,
+    /// Build although the outputs are valid, and compare with them.
+    #[arg(long, visible_alias = "check")]
+    pub(crate) rebuild: bool,
+    /// Keep the build directory and the outputs of a build that failed.
+    #[arg(short = 'K', long)]
+    pub(crate) keep_failed: bool,
+    /// Print the whole log also on a terminal.
+    #[arg(short = 'L', long)]
+    pub(crate) print_build_logs: bool,
+    /// Link to the output; further outputs get their name appended [default: result].
+    #[arg(short = 'o', long, value_name = "LINK", conflicts_with = "no_link")]
+    pub(crate) out_link: Option<PathBuf>,
+    /// Make no link.
+    #[arg(long)]
+    pub(crate) no_link: bool,
+    /// Print the result as one JSON object instead of the store paths.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Accepted for the sake of scripts; FILE is one derivation.
+    #[arg(short = 'j', long, value_name = "N", default_value = "1")]
+    pub(crate) max_jobs: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExplainArguments {
+    #[command(flatten)]
+    pub(crate) input: InputArguments,
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxArguments,
+    /// Print the plan itself, the very data that `build` executes.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ShowArguments {
+    #[command(flatten)]
+    pub(crate) input: InputArguments,
+    /// In which form.
+    #[arg(long, value_enum, default_value_t = ShowFormat::Json)]
+    pub(crate) format: ShowFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ShowFormat {
+    /// As `nix derivation show` prints it (version 4).
+    Json,
+    /// The text of the `.drv` file.
+    Aterm,
+    /// The path of the `.drv` file.
+    Path,
+    /// The paths of the outputs.
+    Outputs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct HashArguments {
+    /// File, directory or link.
+    pub(crate) path: PathBuf,
+    /// How the contents are hashed.
+    #[arg(long, visible_alias = "type", value_enum, default_value_t = MethodArgument::Nar)]
+    pub(crate) mode: MethodArgument,
+    /// md5, sha1, sha256, sha512 or blake3.
+    #[arg(long, default_value = "sha256", value_parser = parse_algorithm)]
+    pub(crate) algo: fodder_model::hash::HashAlgorithm,
+    /// Spelling.
+    #[arg(long, visible_alias = "format", value_enum, default_value_t = BaseArgument::Sri)]
+    pub(crate) base: BaseArgument,
+    /// Print all spellings as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn parse_algorithm(name: &str) -> Result<fodder_model::hash::HashAlgorithm, String> {
+    fodder_model::hash::HashAlgorithm::parse(name).map_err(|error| error.to_string())
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum MethodArgument {
+    /// The NAR; `outputHashMode = "recursive"`.
+    #[value(alias = "recursive")]
+    Nar,
+    /// The bytes of a file.
+    Flat,
+    /// The bytes of a file, as `builtins.toFile` is addressed.
+    Text,
+    /// The git object.
+    Git,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum BaseArgument {
+    /// `sha256-<base64>`
+    Sri,
+    /// Hexadecimal.
+    Base16,
+    /// Nix's base 32.
+    #[value(alias = "base32")]
+    Nix32,
+    /// Base 64.
+    Base64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RefsArguments {
+    /// File, directory, or store path.
+    pub(crate) path: PathBuf,
+    /// Look for these store paths by their hash parts, instead of for anything that is spelled out in full.
+    #[arg(long, value_name = "STORE-PATH", num_args = 1..)]
+    pub(crate) to: Vec<fodder_model::store_path::StorePath>,
+    /// Root of the store, for store paths [default: $XDG_DATA_HOME/fodder].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// Print one JSON array.
+    #[arg(long)]
+    pub(crate) json: bool,
+}

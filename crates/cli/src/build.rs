@@ -1,0 +1,188 @@
+//! `fodder build`
+
+use crate::{
+    arguments::{BuildArguments, InputArguments, SandboxArguments},
+    diagnose::Failure,
+    progress::Progress,
+    words::{harmless, is_terminal, print_line, print_note},
+};
+use fodder_build::{
+    BuildOutcome, BuildRequest, ProfileChoice, Status, exit_code,
+    load::{self, LoadRequest, Loaded},
+};
+use fodder_model::{
+    derivation::{Derivation, aterm},
+    plan::Settings,
+    profile,
+    store_path::StorePath,
+};
+use fodder_sandbox::{Helper, Sandbox};
+use fodder_store::Store;
+use std::path::{Path, PathBuf};
+
+/// Where the store is when nobody says.
+pub(crate) fn store_root(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(root) = given {
+        return std::path::absolute(root)
+            .map_err(|error| Failure::new(format!("error: store '{}': {error}", root.display()), 1));
+    }
+    let from = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    from("XDG_DATA_HOME")
+        .or_else(|| from("HOME").map(|home| home.join(".local/share")))
+        .map(|data| data.join("fodder"))
+        .ok_or_else(|| {
+            Failure::new("error: neither XDG_DATA_HOME nor HOME says where the store is", 1)
+                .with_hint("name it with --store DIR")
+        })
+}
+
+/// Reads the input; derivations that it does not hold are looked for in the store.
+pub(crate) fn load(input: &InputArguments, store: Option<&Store>) -> Result<Loaded, Failure> {
+    let request = LoadRequest { wanted: input.derivation.as_deref(), system: fodder_build::host::system() };
+    let mut find = |path: &StorePath| -> Option<Derivation> {
+        let text = std::fs::read(store?.real_path(path)).ok()?;
+        aterm::parse(path.name().strip_suffix(".drv")?, &text).ok()
+    };
+    Ok(load::load(&input.file, &request, &mut find)?)
+}
+
+/// What was asked for.
+pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Failure> {
+    let SandboxArguments {
+        profile,
+        network,
+        ca_file,
+        extra_sandbox_paths,
+        cores,
+        timeout,
+        max_silent_time,
+        max_build_log_size,
+        offline,
+    } = arguments;
+    let profile = match profile.as_deref() {
+        None => None,
+        Some(name) if profile::NAMES.contains(&name) => Some(ProfileChoice::Named(name.to_owned())),
+        Some(file) => {
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                Failure::new(format!("error: cannot read the profile '{file}': {error}"), 2)
+                    .with_hint(format!("known profiles are {}; anything else is a file", profile::NAMES.join(" and ")))
+            })?;
+            Some(ProfileChoice::Text { name: file.to_owned(), text })
+        }
+    };
+    Ok(BuildRequest {
+        settings: Settings {
+            cores: *cores,
+            deadline_seconds: *timeout,
+            silence_seconds: *max_silent_time,
+            log_bytes: *max_build_log_size,
+            network: network.map(Into::into),
+            extra_paths: extra_sandbox_paths.clone(),
+        },
+        profile,
+        ca_file: ca_file.clone(),
+        rebuild: false,
+        keep_failed: false,
+        offline: *offline,
+    })
+}
+
+pub(crate) fn build(arguments: &BuildArguments) -> Result<u8, Failure> {
+    match try_build(arguments) {
+        Err(failure) if arguments.json => {
+            let status = if failure.code() == 100 { Status::InputRejected } else { Status::MiscFailure };
+            let object = serde_json::json!({
+                "version": 1, "success": false, "status": status, "errorMsg": failure.message(),
+            });
+            print_line(&object.to_string());
+            Err(failure)
+        }
+        result => result,
+    }
+}
+
+fn try_build(arguments: &BuildArguments) -> Result<u8, Failure> {
+    let BuildArguments {
+        input,
+        sandbox,
+        rebuild,
+        keep_failed,
+        print_build_logs,
+        out_link,
+        no_link,
+        json,
+        max_jobs: _,
+    } = arguments;
+    let mut request = request(sandbox)?;
+    request.rebuild = *rebuild;
+    request.keep_failed = *keep_failed;
+    let store = Store::open(&store_root(input.store.as_deref())?)?;
+    let loaded = load(input, Some(&store))?;
+    let runner = Helper::current_exe().and_then(Sandbox::new).map_err(fodder_build::BuildError::from)?;
+    let mut progress = Progress::new(&loaded.derivation.name, is_terminal() && !json, *print_build_logs);
+    let outcome =
+        fodder_build::build(&loaded, &store, &runner, &request, &mut |event| progress.observe(&event));
+    progress.finish();
+    let outcome = outcome?;
+    tell(&outcome);
+    if outcome.success && !no_link {
+        link(&outcome, &store, out_link.as_deref().unwrap_or(Path::new("result")));
+    }
+    if *json {
+        let text = serde_json::to_string(&outcome)
+            .map_err(|error| Failure::new(format!("error: cannot write the result: {error}"), 1))?;
+        print_line(&text);
+    } else {
+        for output in outcome.outputs.values() {
+            print_line(&output.real_path.display().to_string());
+        }
+    }
+    Ok(exit_code(&outcome))
+}
+
+/// Words about an outcome, for people.
+fn tell(outcome: &BuildOutcome) {
+    for note in &outcome.notes {
+        print_note(&format!("note: {}", harmless(note.as_bytes())));
+    }
+    if outcome.status == Status::AlreadyValid {
+        for output in outcome.outputs.values() {
+            print_note(&format!("AlreadyValid: '{}' was there before and was not rebuilt; use --rebuild", output.path));
+        }
+        if outcome.hash.is_some() {
+            print_note("note: a fixed output is found by its declared hash alone: if you changed what is fetched, this is the old one");
+        }
+    }
+    if !outcome.error_msg.is_empty() {
+        // Continuation lines are indented as Nix does, by the width of "error: ".
+        let text = outcome.error_msg.lines().map(|line| harmless(line.as_bytes())).collect::<Vec<_>>();
+        print_note(&format!("error: {}", text.join("\n       ")));
+    }
+    for hit in &outcome.references {
+        print_note(&format!("       {}", crate::inspect_verbs::hit_line(hit)));
+        print_note(&format!("           {}", hit.context.trim()));
+    }
+    if !outcome.references.is_empty() {
+        print_note("hint: a fixed output is moved between machines, so it may not name store paths; remove the mentions above");
+        print_note("      (remove-references-to -t PATH FILE, or leave the file out), and restore them in a second derivation");
+    }
+    if let Some(kept) = &outcome.kept {
+        print_note(&format!("note: keeping build directory \"{}\"", kept.display()));
+    }
+}
+
+fn link(outcome: &BuildOutcome, store: &Store, link: &Path) {
+    for (name, output) in &outcome.outputs {
+        let mut path = link.as_os_str().to_owned();
+        if name != "out" {
+            path.push(format!("-{name}"));
+        }
+        // A link that cannot be made does not undo a build.
+        if let Err(error) = std::path::absolute(&path)
+            .map_err(|error| error.to_string())
+            .and_then(|path| store.make_out_link(&path, &output.path).map_err(|error| fodder_build::chain(&error)))
+        {
+            print_note(&format!("warning: no link was made: {error}"));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Errors for people: what, where, and what to do. The exit code follows from the kind.
+
+use crate::words::{harmless, is_terminal, print_note};
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use fodder_build::{BuildError, chain, load::LoadError};
+use fodder_model::{json::InputError, plan::PlanError};
+use std::path::Path;
+
+/// Longest line of an input that is shown around an error, in bytes.
+const SHOWN_LINE_LIMIT: usize = 400;
+
+/// Why there is no result.
+pub(crate) struct Failure {
+    text: String,
+    hint: Option<String>,
+    code: u8,
+}
+
+impl Failure {
+    pub(crate) fn new(text: impl Into<String>, code: u8) -> Self {
+        Failure { text: text.into(), hint: None, code }
+    }
+
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn output(error: &std::io::Error) -> Self {
+        Failure::new(format!("error: cannot write the output: {error}"), 1)
+    }
+
+    pub(crate) fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// The message without markup, for JSON.
+    pub(crate) fn message(&self) -> &str {
+        self.text.strip_prefix("error: ").unwrap_or(&self.text)
+    }
+
+    /// Prints it and gives the exit code.
+    pub(crate) fn print(self) -> u8 {
+        print_note(&self.text);
+        if let Some(hint) = self.hint {
+            print_note(&format!("hint: {hint}"));
+        }
+        self.code
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Input { path, text, error } => input(&path, &text, &error),
+            LoadError::Read { .. } => Failure::new(format!("error: {}", chain(&error)), 1),
+            LoadError::SeveralRoots { .. } => {
+                Failure::new(format!("error: {error}"), 2).with_hint("name the one to build after FILE")
+            }
+            LoadError::NoSuchDerivation { .. } => Failure::new(format!("error: {error}"), 2)
+                .with_hint("give its name, its base name, or its full path"),
+            LoadError::Paths(fodder_model::derivation::paths::PathsError::MissingDerivation { .. }) => {
+                Failure::new(format!("error: {error}"), 100).with_hint(
+                    "print the file again with `nix derivation show -r`, which adds the derivations it depends on",
+                )
+            }
+            LoadError::Paths(_) | LoadError::Source { .. } => Failure::new(format!("error: {}", chain(&error)), 100),
+        }
+    }
+}
+
+/// Shows the place, as compilers do.
+fn input(path: &Path, text: &[u8], error: &InputError) -> Failure {
+    let (line, column) = error.line_and_column(text);
+    let shown_path = format!("{}:{line}:{column}", path.display());
+    let title = harmless(error.to_string().as_bytes());
+    let line_start = text[..error.span.start.min(text.len())]
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |newline| newline + 1);
+    let line_end = text[line_start..].iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| line_start + end);
+    let source = String::from_utf8_lossy(&text[line_start..line_end]).into_owned();
+    if source.len() > SHOWN_LINE_LIMIT || source.is_empty() || source.chars().any(|c| c.is_control() && c != '\t') {
+        let mut failure = Failure::new(format!("error: {title}\n --> {shown_path}"), 100);
+        failure.hint = error.hint.clone();
+        return failure;
+    }
+    let start = error.span.start.saturating_sub(line_start).min(source.len());
+    let end = error.span.end.saturating_sub(line_start).clamp(start, source.len());
+    let snippet = Snippet::source(source.as_str())
+        .line_start(line)
+        .path(path.display().to_string())
+        .annotation(AnnotationKind::Primary.span(start..end));
+    let report = [Group::with_title(Level::ERROR.primary_title(title.as_str())).element(snippet)];
+    let renderer = if is_terminal() { Renderer::styled() } else { Renderer::plain() };
+    let mut failure = Failure::new(renderer.render(&report).to_string(), 100);
+    failure.hint = error.hint.clone();
+    failure
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        let text = format!("error: {}", chain(&error));
+        match &error {
+            BuildError::Sandbox(sandbox) => {
+                let failure = Failure::new(text, 125);
+                match sandbox.remedy() {
+                    Some(remedy) => failure.with_hint(remedy),
+                    None => failure,
+                }
+            }
+            BuildError::Plan(PlanError::NetworkNotDeclared { .. }) => Failure::new(text, 2)
+                .with_hint("declare an 'outputHash' (an empty one to be told it), or leave --network out"),
+            BuildError::Plan(PlanError::NoCertificates) => {
+                Failure::new(text, 125).with_hint("name a bundle with --ca-file")
+            }
+            BuildError::Plan(_) | BuildError::Profile(_) => Failure::new(text, 125),
+            BuildError::Store(fodder_store::StoreError::NoBuildUser { .. }) => Failure::new(text, 125)
+                .with_hint("run fodder as an ordinary user of this container instead of as root"),
+            BuildError::Store(_)
+            | BuildError::Inspect(_)
+            | BuildError::Read { .. }
+            | BuildError::Write { .. }
+            | BuildError::Cancelled => Failure::new(text, 1),
+        }
+    }
+}
+
+impl From<fodder_store::StoreError> for Failure {
+    fn from(error: fodder_store::StoreError) -> Self {
+        BuildError::from(error).into()
+    }
+}

@@ -1,0 +1,6 @@
+#![allow(missing_docs, unreachable_pub, reason = "a test binary has no interface")]
+//! Every test that needs the whole program. One binary, so that it links once; a line for what belongs in each module.
+
+mod lab; // a fresh store and directory for each test, and one command
+
+mod architecture; // the crates depend on each other as the design says
