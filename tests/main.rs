@@ -2,5 +2,7 @@
 //! Every test that needs the whole program. One binary, so that it links once; a line for what belongs in each module.
 
 mod lab; // a fresh store and directory for each test, and one command
+mod recipe; // derivations for tests
 
 mod architecture; // the crates depend on each other as the design says
+mod outcomes; // how builds end: statuses, exit codes, words, JSON
