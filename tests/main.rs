@@ -5,4 +5,5 @@ mod lab; // a fresh store and directory for each test, and one command
 mod recipe; // derivations for tests
 
 mod architecture; // the crates depend on each other as the design says
+mod bad_input; // files that are refused, and what is said about them
 mod outcomes; // how builds end: statuses, exit codes, words, JSON
