@@ -6,4 +6,6 @@ mod recipe; // derivations for tests
 
 mod architecture; // the crates depend on each other as the design says
 mod bad_input; // files that are refused, and what is said about them
+mod flags; // links, standard input, limits and what is shown
 mod outcomes; // how builds end: statuses, exit codes, words, JSON
+mod verbs; // show, explain, hash, refs
