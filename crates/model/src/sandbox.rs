@@ -19,7 +19,7 @@ pub struct SandboxPlan {
     pub host_name: HostName,
     /// An empty directory of the runner's on which the new root is mounted before it becomes `/`.
     pub root_mount_point: ByteString,
-    /// The new root, step by step, beginning with an empty tmpfs.
+    /// What is put into the new root, step by step. The root itself is an empty tmpfs.
     pub root: Vec<RootStep>,
     /// The builder.
     pub process: Process,

@@ -39,8 +39,9 @@ pub(super) struct Steps {
 impl Root<'_> {
     pub(super) fn steps(&self, notes: &mut Vec<String>) -> Result<Steps, PlanError> {
         let mut steps = Steps::default();
-        let top = RootStep::Tmpfs { path: "/".into(), mode: 0o750, size: "64m".to_owned() };
-        steps.push("/", "an empty root of its own, closed to writing at the end", top);
+        // The root itself is the sandbox's to make; a tmpfs here would lie on top of it, where `cd /..` finds it.
+        steps.made.insert("/".to_owned());
+        steps.reasons.insert("/".to_owned(), "an empty root of its own, closed to writing at the end".to_owned());
         for entry in &self.profile.entries {
             let applies = match entry.when {
                 When::Always => true,
@@ -61,6 +62,7 @@ impl Root<'_> {
             steps.push(&path, "an attribute that the derivation passes as a file", step);
         }
         steps.steps.push(RootStep::Mode { path: "/etc".into(), mode: 0o555 });
+        steps.steps.push(RootStep::Mode { path: "/".into(), mode: 0o750 });
         steps.steps.push(RootStep::ReadOnly { path: "/".into() });
         Ok(steps)
     }
