@@ -8,4 +8,5 @@ mod architecture; // the crates depend on each other as the design says
 mod bad_input; // files that are refused, and what is said about them
 mod flags; // links, standard input, limits and what is shown
 mod outcomes; // how builds end: statuses, exit codes, words, JSON
+mod rules; // the sandbox as a builder sees it
 mod verbs; // show, explain, hash, refs
