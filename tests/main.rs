@@ -7,6 +7,7 @@ mod recipe; // derivations for tests
 mod architecture; // the crates depend on each other as the design says
 mod bad_input; // files that are refused, and what is said about them
 mod flags; // links, standard input, limits and what is shown
+mod oracle; // the same as real Nix
 mod outcomes; // how builds end: statuses, exit codes, words, JSON
 mod rules; // the sandbox as a builder sees it
 mod verbs; // show, explain, hash, refs
