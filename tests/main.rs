@@ -9,5 +9,7 @@ mod bad_input; // files that are refused, and what is said about them
 mod flags; // links, standard input, limits and what is shown
 mod oracle; // the same as real Nix
 mod outcomes; // how builds end: statuses, exit codes, words, JSON
+mod outputs; // canonical form, references, declared hashes
 mod rules; // the sandbox as a builder sees it
+mod store; // what is left behind, whatever happened
 mod verbs; // show, explain, hash, refs
