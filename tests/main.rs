@@ -6,7 +6,9 @@ mod recipe; // derivations for tests
 
 mod architecture; // the crates depend on each other as the design says
 mod bad_input; // files that are refused, and what is said about them
+mod differences; // the page of differences from Nix is true
 mod flags; // links, standard input, limits and what is shown
+mod log; // the log, stored and shown
 mod oracle; // the same as real Nix
 mod outcomes; // how builds end: statuses, exit codes, words, JSON
 mod outputs; // canonical form, references, declared hashes
