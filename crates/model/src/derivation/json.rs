@@ -174,7 +174,7 @@ fn read_one(path: Option<&StorePath>, node: &Node) -> Result<(Generation, Deriva
         Some(attributes) => {
             attributes.object()?;
             match attributes.to_serde() {
-                serde_json::Value::Object(attributes) => Some(attributes),
+                serde_json::Value::Object(attributes) => Some(attributes.into()),
                 _ => None,
             }
         }
@@ -314,7 +314,7 @@ pub fn write(derivation: &Derivation) -> serde_json::Value {
         "version": 4,
     });
     if let Some(attributes) = &derivation.structured_attributes {
-        object["structuredAttrs"] = serde_json::Value::Object(attributes.clone());
+        object["structuredAttrs"] = serde_json::Value::Object((**attributes).clone());
     }
     object
 }
