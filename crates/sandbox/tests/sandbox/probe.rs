@@ -83,6 +83,16 @@ fn inside() {
                 [10, -3, c"user".as_ptr() as i64, KEY.as_ptr() as i64, 0],
             ),
         ),
+        "terminal" => {
+            let size = rustix::termios::tcgetwinsize(io::stdout()).unwrap();
+            let settings = rustix::termios::tcgetattr(io::stderr()).unwrap();
+            let raw = !settings.output_modes.contains(rustix::termios::OutputModes::OPOST);
+            let (rows, columns, speed) = (size.ws_row, size.ws_col, settings.output_speed());
+            println!(
+                "probe: size {rows} {columns}, {speed} baud, post-processing {}",
+                if raw { "off" } else { "on" }
+            );
+        }
         "seccomp" => seccomp(),
         unknown => panic!("no probe {unknown}"),
     }
@@ -193,4 +203,10 @@ fn tell(what: &str, outcome: io::Result<()>) {
         Ok(()) => println!("probe: {what}: done"),
         Err(errno) => println!("probe: {what}: {errno:?}"),
     }
+}
+
+/// Sets the disposition of a signal in this whole program.
+pub(crate) fn set_action(signal: nix::sys::signal::Signal, action: &nix::sys::signal::SigAction) {
+    // SAFETY: callers ignore signals; no handler is installed that could be unsafe to run.
+    unsafe { nix::sys::signal::sigaction(signal, action) }.unwrap();
 }
