@@ -21,7 +21,7 @@ const UNUSED_ID: u32 = 61_234;
 const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: &[&str] = &[
     "cat", "chmod", "echo", "env", "hostname", "id", "ifconfig", "kill", "ls", "mkdir", "mount", "ps", "pwd", "rm",
-    "rmdir", "sleep", "stat", "stty", "touch", "true", "umount", "uname",
+    "rmdir", "sleep", "stat", "stty", "touch", "true", "umount", "uname", "unshare",
 ];
 
 /// What a run gave.

@@ -5,7 +5,6 @@ use crate::lab::{Lab, chain, sandbox};
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -181,19 +180,39 @@ fn nothing_is_left_when_the_log_reader_panics() {
     assert_eq!(beats(&lab), then);
 }
 
-#[test]
-fn without_user_namespaces_nothing_runs_and_the_setting_is_named() {
-    let lab = Lab::new();
-    // In a user namespace of its own the limit is ours to set.
-    let mut plan = lab.plan("touch /build/executed");
+/// What a runner prints that is root of a user namespace with one id, as in a container, after a script has prepared it.
+fn in_a_container(lab: &Lab, preparation: &str, script: &str) -> String {
+    let mut plan = lab.plan(script);
     plan.identity.outside_uid = 0;
     plan.identity.outside_gid = 0;
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "sh", "-c"]);
-    command.args(["echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"", "sh"]);
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+    command.arg(format!("{preparation} && exec \"$@\"")).arg("sh");
     command.arg(std::env::current_exe().unwrap()).args(RUNNER);
     runner_command(&mut command, &plan);
-    let output = String::from_utf8(command.output().expect("unshare of util-linux").stdout).unwrap();
+    // Whoever runs the tests is the container's root.
+    std::os::unix::fs::chown(lab.build(), Some(nix::unistd::geteuid().as_raw()), None).unwrap();
+    String::from_utf8(command.output().expect("unshare of util-linux").stdout).unwrap()
+}
+
+#[test]
+fn a_container_that_has_one_id_is_enough() {
+    let lab = Lab::new();
+    let output = in_a_container(&lab, "true", "id -u; id -g; touch /build/x && echo written");
+    assert!(
+        output.contains("1000\n100\nwritten\n") && output.contains("report: Exited(0)"),
+        "{output}"
+    );
+}
+
+#[test]
+fn without_user_namespaces_nothing_runs_and_the_setting_is_named() {
+    let lab = Lab::new();
+    let output = in_a_container(
+        &lab,
+        "echo 0 > /proc/sys/user/max_user_namespaces",
+        "touch /build/executed",
+    );
     assert!(
         output.contains("error: cannot create a new user namespace: No space left on device"),
         "{output}"
@@ -202,7 +221,22 @@ fn without_user_namespaces_nothing_runs_and_the_setting_is_named() {
         output.contains("remedy: raise the sysctl user.max_user_namespaces"),
         "{output}"
     );
-    assert!(!Path::new(&lab.build().join("executed")).exists());
+    assert!(!lab.build().join("executed").exists());
+}
+
+#[test]
+fn with_a_masked_proc_nothing_runs_and_the_mask_is_named() {
+    let lab = Lab::new();
+    let output = in_a_container(&lab, "mount --bind /dev/null /proc/cmdline", "touch /build/executed");
+    assert!(
+        output.contains("procfs /proc: making the file system: Operation not permitted"),
+        "{output}"
+    );
+    assert!(
+        output.contains("/proc/cmdline") && output.contains("systempaths=unconfined"),
+        "{output}"
+    );
+    assert!(!lab.build().join("executed").exists());
 }
 
 #[test]

@@ -109,13 +109,11 @@ fn refused(lab: &Lab, steps: Vec<RootStep>, which: usize, errno: i32) -> String 
     insert(&mut plan, steps);
     let error = lab.refusal(&plan);
     let text = chain(&error);
-    match &error {
-        SandboxError::RootStep { index, source, .. } => {
-            assert_eq!(*index, offset + which, "{text}");
-            assert_eq!(source.raw_os_error(), Some(errno), "{text}");
-        }
-        _ => panic!("{text}"),
-    }
+    let SandboxError::RootStep { index, source, .. } = &error else {
+        panic!("{text}")
+    };
+    assert_eq!(*index, offset + which, "{text}");
+    assert_eq!(source.raw_os_error(), Some(errno), "{text}");
     text
 }
 
