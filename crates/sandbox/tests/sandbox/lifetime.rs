@@ -121,6 +121,22 @@ fn the_builder_dies_with_the_runner() {
 }
 
 #[test]
+fn the_builder_dies_with_the_runner_even_when_the_helper_is_stopped() {
+    let lab = Lab::new();
+    let (mut runner, _output) = start(&lab);
+    let (helper, builder) = helper_and_builder(&runner);
+    let process = nix::unistd::Pid::from_raw(i32::try_from(helper).unwrap());
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+    assert!(
+        gone_within(Duration::from_secs(1), builder),
+        "a stopped helper keeps the builder alive"
+    );
+    assert!(gone_within(Duration::from_secs(1), helper));
+}
+
+#[test]
 fn the_builder_dies_with_the_helper_and_the_runner_says_so() {
     let lab = Lab::new();
     let (mut runner, mut output) = start(&lab);

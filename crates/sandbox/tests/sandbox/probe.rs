@@ -213,3 +213,12 @@ pub(crate) fn set_action(signal: nix::sys::signal::Signal, action: &nix::sys::si
     // SAFETY: callers ignore signals; no handler is installed that could be unsafe to run.
     unsafe { nix::sys::signal::sigaction(signal, action) }.unwrap();
 }
+
+/// Gives the calling thread supplementary groups. The raw call, since glibc's changes all threads.
+pub(crate) fn set_own_groups(groups: &[u32]) {
+    call(
+        libc::SYS_setgroups,
+        [groups.len() as i64, groups.as_ptr() as i64, 0, 0, 0],
+    )
+    .unwrap();
+}

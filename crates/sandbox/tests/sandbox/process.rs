@@ -100,6 +100,26 @@ fn the_builder_is_its_inside_ids_and_nobody_else() {
 }
 
 #[test]
+fn the_groups_of_root_are_not_the_builders() {
+    if !is_root() {
+        return; // Who cannot call setgroups(2) keeps the groups, and `Enforced` says so.
+    }
+    // Of this thread alone, and hence of the helper that it starts.
+    crate::probe::set_own_groups(&[5, 6]);
+    assert_eq!(status(&Lab::new())["Groups"], "");
+}
+
+#[test]
+fn the_builder_leads_a_session_of_its_own() {
+    let stat = Lab::new().log_of("cat /proc/1/stat");
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    let [_state, parent, group, session, terminal, ..] = fields[..] else {
+        panic!("{stat}")
+    };
+    assert_eq!([parent, group, session, terminal], ["0", "1", "1", "0"], "{stat}");
+}
+
+#[test]
 fn no_capability_is_left_and_none_can_be_gained() {
     let lab = Lab::new();
     let status = status(&lab);
