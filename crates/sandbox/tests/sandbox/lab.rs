@@ -224,6 +224,16 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
+/// Gives this program the soft limit of open files that most systems have. Lower than the hard one, it shows who changes
+/// it; it is the same for all tests and enough for them.
+pub(crate) fn usual_open_files() -> (u64, u64) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    assert!(hard > 2000, "ulimit -Hn is too low for these tests");
+    setrlimit(Resource::RLIMIT_NOFILE, 1024, hard).unwrap();
+    (1024, hard)
+}
+
 /// An error with its causes.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let cause = error.source().map(|source| format!(": {}", chain(source)));

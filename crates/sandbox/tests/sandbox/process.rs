@@ -1,6 +1,6 @@
 //! What the builder finds itself to be.
 
-use crate::lab::{Lab, identity, is_root};
+use crate::lab::{Lab, identity, is_root, usual_open_files};
 use fodder_model::sandbox::{Namespace, Resource, ResourceLimit};
 use fodder_sandbox::SessionKeyring;
 use std::collections::BTreeMap;
@@ -162,7 +162,7 @@ fn address_randomisation_and_machine_are_the_plans() {
 fn resource_limits_are_set_and_never_raised() {
     let lab = Lab::new();
     let mut plan = lab.plan("ulimit -c; ulimit -Hc; ulimit -n; ulimit -Hn; ulimit -f");
-    let (soft, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    let (soft, hard) = usual_open_files();
     let (_, hard_core) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_CORE).unwrap();
     let core = if hard_core == u64::MAX {
         "unlimited".into()

@@ -1,6 +1,6 @@
 //! The interpreter of the root's steps: what each does, and what it refuses.
 
-use crate::lab::{Lab, bind, chain, directory, insert, is_root, symlink};
+use crate::lab::{Lab, bind, chain, directory, insert, is_root, symlink, usual_open_files};
 use fodder_model::sandbox::{Access, BindKind, RootStep};
 use fodder_sandbox::SandboxError;
 use std::{
@@ -57,6 +57,7 @@ fn files_larger_than_the_usual_root_fit() {
 
 #[test]
 fn a_closure_of_more_inputs_than_open_files_is_bound() {
+    usual_open_files();
     let lab = Lab::new();
     let input = lab.input();
     let mut plan = lab.plan("ls /many | grep -c . 2>/dev/null || echo /many/* | { read a; set -- $a; echo $#; }");
