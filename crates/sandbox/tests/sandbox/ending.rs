@@ -81,7 +81,7 @@ fn the_log_is_complete_and_not_a_byte_is_changed() {
 fn the_end_of_the_log_is_not_lost_on_a_slow_reader() {
     let lab = Lab::new();
     let plan =
-        lab.plan("echo first; i=0; while [ $i -lt 800 ]; do echo a line of the log, number $i; i=$((i+1)); done");
+        lab.plan("echo first; i=0; while [ $i -lt 800 ]; do echo a line of the log that is long enough to fill what the kernel keeps, number $i; i=$((i+1)); done");
     let mut log = Vec::new();
     let report = sandbox().run(&plan, &mut |bytes| {
         if log.is_empty() {
