@@ -109,7 +109,7 @@ enum Next {
 /// writer.contents(b"hello")?;
 /// writer.end_directory()?;
 /// let (_, nar_size) = writer.finish()?;
-/// assert_eq!(nar_size, 336);
+/// assert_eq!(nar_size, 288);
 /// # Ok::<(), nar::NarError>(())
 /// ```
 pub struct Writer<W> {
