@@ -134,7 +134,7 @@ fn try_build(arguments: &BuildArguments) -> Result<u8, Failure> {
         print_line(&text);
     } else {
         for output in outcome.outputs.values() {
-            print_line(&output.real_path.display().to_string());
+            print_line(&output.path.to_string());
         }
     }
     Ok(exit_code(&outcome))

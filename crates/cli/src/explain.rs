@@ -196,7 +196,7 @@ fn print_step(step: &RootStep, reasons: &BTreeMap<String, String>) {
         RootStep::Mode { path, mode } => (path, format!("mode becomes {mode:04o}")),
         RootStep::ReadOnly { path } => (path, "becomes read-only".to_owned()),
     };
-    let is_last_word = matches!(step, RootStep::Mode { .. } | RootStep::ReadOnly { .. });
+    let is_last_word = matches!(step, RootStep::Mode { .. } | RootStep::ReadOnly { .. }) && *path != *"/";
     let why = reasons.get(&path.to_string()).filter(|_| !is_last_word);
     let shown = path.to_string();
     let text = match why {

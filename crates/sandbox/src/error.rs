@@ -77,6 +77,9 @@ pub enum SandboxError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The run was cancelled before there was a builder; later it is a report.
+    #[error("cancelled before the builder ran")]
+    Cancelled,
     /// The helper ended without saying how the builder ended: killed from outside, or out of memory. The builder died
     /// with it.
     #[error("the sandbox helper ended without a report ({status})")]
@@ -108,6 +111,7 @@ impl SandboxError {
             SandboxError::PlanRefused { .. }
             | SandboxError::Setup { .. }
             | SandboxError::SelfCheck { .. }
+            | SandboxError::Cancelled
             | SandboxError::HelperStart { .. }
             | SandboxError::Runner { .. } => None,
         }

@@ -79,8 +79,8 @@ impl Helper {
 pub struct Canceller(Arc<EventFd>);
 
 impl Canceller {
-    /// Kills the builder of the runs that are under way and keeps later ones from running. They return
-    /// [`crate::BuilderExit::Cancelled`], unless they had ended by themselves.
+    /// Kills the builder of the runs that are under way, which return [`crate::BuilderExit::Cancelled`] unless they had
+    /// ended by themselves, and keeps later ones from having a builder: [`SandboxError::Cancelled`].
     pub fn cancel(&self) {
         // The only failure is a counter that is full, and then it is readable already.
         let _ = self.0.write(1);

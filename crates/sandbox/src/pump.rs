@@ -109,6 +109,8 @@ impl Supervision {
                 cpu_system: Duration::from_micros(cpu_system_micros),
                 enforced,
             })),
+            // Whatever else went wrong, that is why it ended.
+            Some(HelperWord::Failed(_)) if self.reason == Some(Reason::Cancelled) => Err(SandboxError::Cancelled),
             Some(HelperWord::Failed(failure)) => Ok(Err(failure)),
             Some(HelperWord::Started) | None => Err(SandboxError::HelperDied {
                 status: status.to_string(),

@@ -39,7 +39,7 @@ pub(super) struct Steps {
 impl Root<'_> {
     pub(super) fn steps(&self, notes: &mut Vec<String>) -> Result<Steps, PlanError> {
         let mut steps = Steps::default();
-        let top = RootStep::Tmpfs { path: "/".into(), mode: 0o750, size: "64m".to_owned() };
+        let top = RootStep::Mode { path: "/".into(), mode: 0o750 };
         steps.push("/", "an empty root of its own, closed to writing at the end", top);
         for entry in &self.profile.entries {
             let applies = match entry.when {

@@ -3,7 +3,6 @@
 
 use crate::{
     helper::NamespaceIds,
-    report::{Enforced, SessionKeyring},
     sys,
     wire::{Doing, Failure},
 };
@@ -40,21 +39,21 @@ impl Examiner {
         })
     }
 
-    /// Compares everything but seccomp with the plan, and says what was found.
+    /// Compares everything but seccomp with the plan; returns the namespaces that are new.
     pub(super) fn examine(
         &self,
         namespaces: &BTreeSet<Namespace>,
         identity: &Identity,
         outer: &NamespaceIds,
-    ) -> Result<Enforced, Failure> {
+    ) -> Result<BTreeSet<Namespace>, Failure> {
         let new = self.namespaces.differing_from(outer);
         expect("new namespaces", &new, namespaces)?;
         let status = Status::read(&self.status)?;
         let Identity {
             inside_uid,
             inside_gid,
-            outside_uid,
-            outside_gid,
+            outside_uid: _,
+            outside_gid: _,
         } = *identity;
         expect("Uid", &status.field("Uid"), &vec![inside_uid.to_string(); 4].join("\t"))?;
         expect("Gid", &status.field("Gid"), &vec![inside_gid.to_string(); 4].join("\t"))?;
@@ -67,16 +66,7 @@ impl Examiner {
             expect(mask, &status.field(mask), "0000000000000000")?;
         }
         self.examine_descriptors()?;
-        Ok(Enforced {
-            namespaces: new,
-            outside_uid,
-            outside_gid,
-            supplementary_groups_dropped: false,
-            no_capabilities: true,
-            no_new_privileges: true,
-            seccomp_instructions: None,
-            session_keyring: SessionKeyring::Unreachable,
-        })
+        Ok(new)
     }
 
     /// Makes few system calls, since the filter answers them already.

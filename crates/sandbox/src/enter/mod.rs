@@ -10,7 +10,7 @@ mod root;
 
 use crate::{
     helper::{NamespaceIds, Sources},
-    report::SessionKeyring,
+    report::{Enforced, SessionKeyring},
     sys,
     wire::{BuilderWord, Doing, Failure, send},
 };
@@ -122,14 +122,21 @@ fn set_up(entry: Entry<'_>) -> Result<Execute, Failure> {
 
     privileges::drop_capabilities()?;
     prctl::set_no_new_privs().doing("setting no_new_privs")?;
-    let mut enforced = examiner.examine(namespaces, identity, &outer_namespaces)?;
-    enforced.session_keyring = session_keyring;
-    enforced.supplementary_groups_dropped = supplementary_groups_dropped;
+    let new_namespaces = examiner.examine(namespaces, identity, &outer_namespaces)?;
     if let Some(filter) = filter {
         sys::install_seccomp_filter(filter).doing("installing the seccomp filter")?;
         examiner.examine_seccomp()?;
-        enforced.seccomp_instructions = Some(filter.len());
     }
+    let enforced = Enforced {
+        namespaces: new_namespaces,
+        outside_uid: identity.outside_uid,
+        outside_gid: identity.outside_gid,
+        supplementary_groups_dropped,
+        no_capabilities: true,
+        no_new_privileges: true,
+        seccomp_instructions: filter.map(<[sock_filter]>::len),
+        session_keyring,
+    };
     send(&channel, &BuilderWord::Ready(enforced), None).doing("telling the helper")?;
     Ok(execute)
 }
@@ -204,10 +211,10 @@ impl Execute {
 }
 
 fn without_nul(bytes: &[u8]) -> Result<CString, Failure> {
-    CString::new(bytes).map_err(|_| Failure::Plan {
-        reason: format!(
-            "'{}' contains a NUL byte, which execve cannot pass",
-            ByteString::from(bytes)
-        ),
+    CString::new(bytes).map_err(|_| {
+        let beginning = ByteString::from(&bytes[..bytes.len().min(80)]);
+        Failure::Plan {
+            reason: format!("'{beginning}' contains a NUL byte, which execve cannot pass"),
+        }
     })
 }

@@ -65,6 +65,7 @@ pub(super) fn watch(
             })
         }
         Some(BuilderWord::Failed(failure)) => Err(failure),
+        None if late => Err(Errno::ETIMEDOUT).doing("getting the builder to start before its deadline"),
         None => Err(Failure::Check {
             finding: format!("the builder's set-up ended without a word ({ending:?})"),
         }),

@@ -30,9 +30,9 @@ pub(super) struct Test<'policy> {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Condition<'policy> {
-    AnyBitOf(u32),
-    OneOf(&'policy [u32]),
-    NoneOf(&'policy [u32]),
+    AnyBit(u32),
+    Listed(&'policy [u32]),
+    Unlisted(&'policy [u32]),
 }
 
 /// What a filter returns, see seccomp(2).
@@ -136,9 +136,9 @@ impl<'policy> From<&'policy ArgumentTest> for Test<'policy> {
         use fodder_model::sandbox::ArgumentCondition;
         let ArgumentTest { argument, is } = test;
         let condition = match is {
-            ArgumentCondition::AnyBitOf(bits) => Condition::AnyBitOf(*bits),
-            ArgumentCondition::OneOf(values) => Condition::OneOf(values),
-            ArgumentCondition::NoneOf(values) => Condition::NoneOf(values),
+            ArgumentCondition::AnyBitOf(bits) => Condition::AnyBit(*bits),
+            ArgumentCondition::OneOf(values) => Condition::Listed(values),
+            ArgumentCondition::NoneOf(values) => Condition::Unlisted(values),
         };
         Test {
             argument: *argument,

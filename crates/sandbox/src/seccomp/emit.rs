@@ -106,15 +106,15 @@ fn emit_decision(emitter: &mut Emitter, decision: &Decision<'_>) {
             emitter.load(ARGUMENTS + ARGUMENT_BYTES * u32::from(*argument));
             let holds = emitter.new_label();
             match condition {
-                Condition::AnyBitOf(bits) => {
+                Condition::AnyBit(bits) => {
                     emitter.jump_if(BPF_JSET, *bits, holds);
                     emitter.jump(next);
                 }
-                Condition::OneOf(values) => {
+                Condition::Listed(values) => {
                     values.iter().for_each(|value| emitter.jump_if(BPF_JEQ, *value, holds));
                     emitter.jump(next);
                 }
-                Condition::NoneOf(values) => {
+                Condition::Unlisted(values) => {
                     values.iter().for_each(|value| emitter.jump_if(BPF_JEQ, *value, next));
                 }
             }

@@ -21,7 +21,7 @@ const UNUSED_ID: u32 = 61_234;
 const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: &[&str] = &[
     "cat", "chmod", "echo", "env", "hostname", "id", "ifconfig", "kill", "ls", "mkdir", "mount", "ps", "pwd", "rm",
-    "rmdir", "sleep", "stat", "stty", "touch", "true", "umount", "uname",
+    "rmdir", "sleep", "stat", "stty", "touch", "true", "umount", "uname", "unshare",
 ];
 
 /// What a run gave.
@@ -222,6 +222,16 @@ pub(crate) fn identity() -> Identity {
         outside_uid,
         outside_gid,
     }
+}
+
+/// Gives this program the soft limit of open files that most systems have. Lower than the hard one, it shows who changes
+/// it; it is the same for all tests and enough for them.
+pub(crate) fn usual_open_files() -> (u64, u64) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    assert!(hard > 2000, "ulimit -Hn is too low for these tests");
+    setrlimit(Resource::RLIMIT_NOFILE, 1024, hard).unwrap();
+    (1024, hard)
 }
 
 /// An error with its causes.
