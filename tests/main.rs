@@ -2,5 +2,8 @@
 //! Every test that needs the whole program. One binary, so that it links once; a line for what belongs in each module.
 
 mod lab; // a fresh store and directory for each test, and one command
+mod server; // an HTTPS server with its own authority
 
 mod architecture; // the crates depend on each other as the design says
+mod https; // fixed outputs fetch from a real server, and verify it
+mod setup_script; // the phases' own tests
