@@ -5,5 +5,7 @@ mod lab; // a fresh store and directory for each test, and one command
 mod server; // an HTTPS server with its own authority
 
 mod architecture; // the crates depend on each other as the design says
+mod documentation; // the pages and the README tell the truth
+mod examples; // every folder of examples/
 mod https; // fixed outputs fetch from a real server, and verify it
 mod setup_script; // the phases' own tests
