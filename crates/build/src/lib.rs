@@ -1,6 +1,7 @@
 //! The straight line from a derivation to a registered store path. Prints nothing and never exits.
 #![forbid(unsafe_code)]
 
+pub mod builtin;
 pub mod error;
 pub mod host;
 pub mod inspect;

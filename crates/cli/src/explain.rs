@@ -12,7 +12,7 @@ use fodder_model::{
     options::{OutputCheck, OutputChecks},
     plan::{BuildPlan, Network, NetworkMode},
     sandbox::{
-        Access, BindKind, HostName, Identity, Limits, Namespace, Process, RootStep, SandboxPlan, SeccompAction,
+        Access, BindKind, HostName, Identity, Limits, Namespace, Process, Program, RootStep, SandboxPlan, SeccompAction,
         SeccompPolicy,
     },
 };
@@ -211,7 +211,10 @@ fn print_step(step: &RootStep, reasons: &BTreeMap<String, String>) {
 fn print_process(process: &Process) {
     let Process { program, arguments, environment, working_directory, umask, fixed_addresses, linux32 } = process;
     heading("Builder");
-    item("program", &program.to_string());
+    match program {
+        Program::Execute(path) => item("program", &path.to_string()),
+        Program::Internal(name) => item("program", &format!("{name}, a part of this program, run inside")),
+    }
     for (index, argument) in arguments.iter().enumerate() {
         item(&format!("argv[{index}]"), &argument.to_string());
     }

@@ -162,12 +162,22 @@ pub enum Access {
     ReadWrite,
 }
 
+/// What a builder is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Program {
+    /// Given to execve(2) as it is: no PATH search, relative to the working directory.
+    Execute(ByteString),
+    /// A function of the helper's own, by name, run where the other would be executed.
+    Internal(String),
+}
+
 /// The process that becomes PID 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Process {
-    /// Given to execve(2) as it is: no PATH search, relative to the working directory.
-    pub program: ByteString,
+    /// What runs.
+    pub program: Program,
     /// `argv`, with `argv[0]`.
     pub arguments: Vec<ByteString>,
     /// `environ`, in this order.

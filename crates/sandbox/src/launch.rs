@@ -8,7 +8,7 @@ use crate::{
     terminal::Terminal,
     wire::{HELPER_ARGUMENT, socket_pair},
 };
-use fodder_model::sandbox::SandboxPlan;
+use fodder_model::{bytes::ByteString, sandbox::SandboxPlan};
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, SealFlag, fcntl},
@@ -38,8 +38,23 @@ static DISPATCHES: AtomicBool = AtomicBool::new(false);
 /// Call it first in `main`: before threads, logging, argument parsing or a runtime. The helper asserts that it has one
 /// thread.
 pub fn dispatch_helper() {
+    dispatch_helper_with(&[]);
+}
+
+/// A function that a plan may name instead of a file to execute ([`fodder_model::sandbox::Program::Internal`]). It runs as PID 1
+/// of the finished sandbox, under everything that an executed builder is under, and its result is the exit status.
+#[derive(Clone, Copy, Debug)]
+pub struct InternalProgram {
+    /// The name in plans.
+    pub name: &'static str,
+    /// Gets the plan's environment; that of the process is empty.
+    pub run: fn(&[(ByteString, ByteString)]) -> i32,
+}
+
+/// [`dispatch_helper`] for programs that bring functions of their own.
+pub fn dispatch_helper_with(internal_programs: &[InternalProgram]) {
     if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(HELPER_ARGUMENT)) {
-        helper::run();
+        helper::run(internal_programs);
         crate::leave(0)
     }
     DISPATCHES.store(true, Ordering::Relaxed);

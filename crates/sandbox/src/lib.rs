@@ -30,7 +30,7 @@ mod terminal;
 mod wire;
 
 pub use error::SandboxError;
-pub use launch::{Canceller, Helper, Sandbox, dispatch_helper};
+pub use launch::{Canceller, Helper, InternalProgram, Sandbox, dispatch_helper, dispatch_helper_with};
 pub use report::{BuilderExit, BuilderReport, Enforced, SessionKeyring};
 
 /// Ends a process of ours that is not the caller's.

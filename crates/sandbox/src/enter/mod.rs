@@ -9,6 +9,7 @@ mod privileges;
 mod root;
 
 use crate::{
+    InternalProgram,
     helper::{NamespaceIds, Sources},
     report::{Enforced, SessionKeyring},
     sys,
@@ -16,7 +17,7 @@ use crate::{
 };
 use fodder_model::{
     bytes::ByteString,
-    sandbox::{HostName, Namespace, Process, SandboxPlan},
+    sandbox::{HostName, Namespace, Process, Program, SandboxPlan},
 };
 use nix::{
     errno::Errno,
@@ -38,6 +39,8 @@ use std::{
 pub(crate) struct Entry<'plan> {
     /// What to build.
     pub(crate) plan: &'plan SandboxPlan,
+    /// Functions that a plan may name as its program.
+    pub(crate) internal_programs: &'plan [InternalProgram],
     /// The compiled seccomp policy, if there is one.
     pub(crate) filter: Option<&'plan [sock_filter]>,
     /// Opened before the ids changed.
@@ -63,7 +66,12 @@ pub(crate) fn become_the_builder(entry: Entry<'_>) -> ! {
         Err(_) => crate::leave(1),
     };
     let failure = match set_up(entry) {
-        Ok(execute) => {
+        Ok(Start::Internal(run, environment)) => {
+            // What execve would have closed.
+            drop(channel);
+            crate::leave(run(environment))
+        }
+        Ok(Start::Execute(execute)) => {
             let errno = execute.run();
             // What Nix writes, on the log as Nix does, and then it "fails with exit code 1".
             let mut line = b"error: executing '".to_vec();
@@ -78,9 +86,29 @@ pub(crate) fn become_the_builder(entry: Entry<'_>) -> ! {
     crate::leave(1)
 }
 
-fn set_up(entry: Entry<'_>) -> Result<Execute, Failure> {
+/// The last step.
+enum Start<'plan> {
+    Execute(Execute),
+    Internal(fn(&[(ByteString, ByteString)]) -> i32, &'plan [(ByteString, ByteString)]),
+}
+
+impl<'plan> Start<'plan> {
+    fn prepare(process: &'plan Process, internal_programs: &[InternalProgram]) -> Result<Self, Failure> {
+        match &process.program {
+            Program::Execute(program) => Execute::prepare(program, process).map(Start::Execute),
+            Program::Internal(name) => internal_programs
+                .iter()
+                .find(|program| program.name == name)
+                .map(|program| Start::Internal(program.run, &process.environment))
+                .ok_or_else(|| Failure::Plan { reason: format!("the helper has no internal program '{name}'") }),
+        }
+    }
+}
+
+fn set_up(entry: Entry<'_>) -> Result<Start<'_>, Failure> {
     let Entry {
         plan,
+        internal_programs,
         filter,
         sources,
         helper,
@@ -100,7 +128,7 @@ fn set_up(entry: Entry<'_>) -> Result<Execute, Failure> {
         limits,
         seccomp: _,
     } = plan;
-    let execute = Execute::prepare(process)?;
+    let start = Start::prepare(process, internal_programs)?;
 
     die_with_the_helper(&helper)?;
     setsid().doing("starting a session")?;
@@ -138,7 +166,7 @@ fn set_up(entry: Entry<'_>) -> Result<Execute, Failure> {
         session_keyring,
     };
     send(&channel, &BuilderWord::Ready(enforced), None).doing("telling the helper")?;
-    Ok(execute)
+    Ok(start)
 }
 
 /// PID 1 has no parent that getppid(2) could name (it is 0), so the race between the fork and this line can only be
@@ -183,9 +211,9 @@ struct Execute {
 }
 
 impl Execute {
-    fn prepare(process: &Process) -> Result<Self, Failure> {
+    fn prepare(program: &ByteString, process: &Process) -> Result<Self, Failure> {
         let Process {
-            program,
+            program: _,
             arguments,
             environment,
             working_directory: _,

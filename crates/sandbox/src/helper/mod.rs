@@ -11,6 +11,7 @@ pub(crate) use namespaces::NamespaceIds;
 pub(crate) use sources::Sources;
 
 use crate::{
+    InternalProgram,
     enter::{self, Entry},
     seccomp,
     sys::fork_single_threaded,
@@ -26,14 +27,14 @@ use rustix::process::{Pid as PidNumber, PidfdFlags, pidfd_open};
 use std::{io::Read, os::fd::OwnedFd};
 
 /// Runs the helper to its end and tells the runner about it. Returns when there is nothing left to say.
-pub(crate) fn run() {
+pub(crate) fn run(internal_programs: &[InternalProgram]) {
     // Before anything is opened; what went wrong with it is told once there is somebody to tell.
     let closed = forget::close_inherited();
     let Ok(runner) = forget::take_report_socket() else {
         // Standard output cannot be duplicated, so somebody started this by hand. There is nobody to tell.
         return;
     };
-    let last_word = match closed.and_then(|()| carry_out(&runner)) {
+    let last_word = match closed.and_then(|()| carry_out(&runner, internal_programs)) {
         Ok(finished) => finished,
         Err(failure) => HelperWord::Failed(failure),
     };
@@ -41,7 +42,7 @@ pub(crate) fn run() {
     let _ = send(&runner, &last_word, None);
 }
 
-fn carry_out(runner: &OwnedFd) -> Result<HelperWord, Failure> {
+fn carry_out(runner: &OwnedFd, internal_programs: &[InternalProgram]) -> Result<HelperWord, Failure> {
     forget::forget_the_host()?;
     let plan = read_plan()?;
     check_namespaces(&plan)?;
@@ -63,6 +64,7 @@ fn carry_out(runner: &OwnedFd) -> Result<HelperWord, Failure> {
             drop(helper_end);
             enter::become_the_builder(Entry {
                 plan: &plan,
+                internal_programs,
                 filter: filter.as_deref(),
                 sources,
                 helper,

@@ -3,7 +3,7 @@
 use fodder_model::{
     bytes::ByteString,
     sandbox::{
-        Access, BindKind, HostName, Identity, Limits, Namespace, Process, RootStep, SandboxPlan, SeccompAction,
+        Access, BindKind, HostName, Identity, Limits, Namespace, Process, Program, RootStep, SandboxPlan, SeccompAction,
         SeccompPolicy,
     },
 };
@@ -101,7 +101,7 @@ impl Lab {
             root_mount_point: ByteString::from(&*self.directory.path().join("root")),
             root: self.root(),
             process: Process {
-                program: "/bin/sh".into(),
+                program: Program::Execute("/bin/sh".into()),
                 arguments: vec!["sh".into(), "-c".into(), script.into()],
                 environment: vec![("PATH".into(), "/bin".into())],
                 working_directory: "/build".into(),
