@@ -9,3 +9,4 @@ mod documentation; // the pages and the README tell the truth
 mod examples; // every folder of examples/
 mod https; // fixed outputs fetch from a real server, and verify it
 mod setup_script; // the phases' own tests
+mod tools; // tools of the machine, wherever they are
