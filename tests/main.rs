@@ -10,3 +10,11 @@ mod flags; // links, standard input, limits and what is shown
 mod outcomes; // how builds end: statuses, exit codes, words, JSON
 mod rules; // the sandbox as a builder sees it
 mod verbs; // show, explain, hash, refs
+mod server; // an HTTPS server with its own authority
+
+mod architecture; // the crates depend on each other as the design says
+mod documentation; // the pages and the README tell the truth
+mod examples; // every folder of examples/
+mod https; // fixed outputs fetch from a real server, and verify it
+mod setup_script; // the phases' own tests
+mod tools; // tools of the machine, wherever they are

@@ -34,6 +34,8 @@ pub(super) struct Steps {
     pub(super) reasons: BTreeMap<String, String>,
     /// Paths that exist inside by an earlier step, so that parents are made once.
     made: BTreeSet<String>,
+    /// Directories whose contents are the host's and cannot be added to.
+    closed: BTreeSet<String>,
 }
 
 impl Root<'_> {
@@ -185,7 +187,8 @@ impl Root<'_> {
                 }
                 Some(ToolFacts::Elsewhere { mount, kind, links }) => {
                     let target = mount.to_string();
-                    if steps.made.insert(target.clone()) {
+                    // A tool keeps its place, so what lies in a directory of the host's is there.
+                    if !steps.is_closed(&target) && steps.made.insert(target.clone()) {
                         steps.parents(&target);
                         let step = RootStep::Bind {
                             source: mount.clone(),
@@ -216,12 +219,41 @@ impl Root<'_> {
 impl Steps {
     fn push(&mut self, path: &str, why: &str, step: RootStep) {
         self.made.insert(path.to_owned());
+        match &step {
+            RootStep::Bind { source: _, target: _, kind: BindKind::Directory, access: Access::ReadOnly } => {
+                self.closed.insert(path.to_owned());
+            }
+            RootStep::Bind { .. }
+            | RootStep::Tmpfs { .. }
+            | RootStep::Directory { .. }
+            | RootStep::File { .. }
+            | RootStep::Symlink { .. }
+            | RootStep::Proc { .. }
+            | RootStep::Pts { .. }
+            | RootStep::Mode { .. }
+            | RootStep::ReadOnly { .. } => {}
+        }
         self.reasons.insert(path.to_owned(), why.to_owned());
         self.steps.push(step);
     }
 
+    /// Whether a path lies in a directory of the host's, where nothing can be made and what is there is seen already.
+    fn is_closed(&self, path: &str) -> bool {
+        let mut parent = path;
+        while let Some((rest, _)) = parent.rsplit_once('/') {
+            if self.closed.contains(rest) {
+                return true;
+            }
+            parent = rest;
+        }
+        false
+    }
+
     /// Makes the parents of a path, unless they lie in something that is mounted or exist already.
     fn parents(&mut self, path: &str) {
+        if self.is_closed(path) {
+            return;
+        }
         let mut missing = Vec::new();
         let mut parent = path;
         while let Some((rest, _)) = parent.rsplit_once('/') {

@@ -1,0 +1,92 @@
+//! Tools of the machine that lie outside the system directories are found, mounted and put on the search path.
+
+use crate::lab::{Lab, Run};
+use serde_json::json;
+use std::{
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+};
+
+fn program(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("create a directory");
+    std::fs::write(path, text).expect("write a program");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("make it executable");
+}
+
+/// Builds with `inputs` as `nativeBuildInputs` and the lab's `bin` first on the search path.
+fn build(lab: &Lab, inputs: &[&str], script: &str) -> Run {
+    let form = json!({ "name": "tools", "nativeBuildInputs": inputs, "dontUnpack": true, "buildPhase": [script, "touch $out"] });
+    lab.write("derivation.json", form.to_string());
+    let path = std::env::var("PATH").expect("a search path");
+    let mut command = lab.command(&["build", "--no-link", "--store"]);
+    command.arg(lab.store()).arg("derivation.json");
+    command.env("PATH", format!("{}:{path}", lab.path().join("bin").display())).env("HOME", lab.path());
+    lab.run(command)
+}
+
+fn must_print(run: &Run, words: &str) {
+    assert!(run.code == 0 && run.stderr.contains(words), "'{words}' is not in\n{}", run.stderr);
+}
+
+#[test]
+fn a_single_program_is_shown_alone() {
+    let lab = Lab::new();
+    program(&lab.path().join("bin/greet"), "#!/bin/sh\necho greeted\n");
+    program(&lab.path().join("bin/other"), "#!/bin/sh\necho other\n");
+    must_print(&build(&lab, &["greet"], "greet; ! type other"), "tools> greeted");
+}
+
+#[test]
+fn a_link_to_a_program_of_the_system_keeps_its_name() {
+    let lab = Lab::new();
+    std::fs::create_dir(lab.path().join("bin")).expect("create a directory");
+    symlink("/usr/bin/env", lab.path().join("bin/surroundings")).expect("link");
+    must_print(&build(&lab, &["surroundings"], "surroundings echo linked"), "tools> linked");
+}
+
+#[test]
+fn a_toolchain_behind_a_proxy_is_shown_whole() {
+    for manager in ["rustup", "pyenv"] {
+        let lab = Lab::new();
+        let toolchain = lab.path().join(format!(".{manager}/toolchains/one"));
+        program(
+            &toolchain.join("bin/compile"),
+            "#!/bin/sh\nexec assemble \"$(dirname \"$(readlink -f \"$0\")\")/../lib/data\"\n",
+        );
+        program(&toolchain.join("bin/assemble"), "#!/bin/sh\ncat \"$1\"\n");
+        program(&toolchain.join("lib/data"), "from the toolchain\n");
+        let answer = format!("#!/bin/sh\n[ \"$1\" = which ] && echo {}/bin/\"$2\"\n", toolchain.display());
+        program(&lab.path().join("bin").join(manager), &answer);
+        symlink(manager, lab.path().join("bin/compile")).expect("link");
+        must_print(&build(&lab, &["compile"], "compile"), "tools> from the toolchain");
+    }
+}
+
+#[test]
+fn a_path_names_a_tool_and_a_missing_one_is_said_to_be_missing() {
+    let lab = Lab::new();
+    let tool = lab.path().join("deep/down/greet");
+    program(&tool, "#!/bin/sh\necho greeted\n");
+    must_print(&build(&lab, &[tool.to_str().expect("UTF-8")], "greet"), "tools> greeted");
+    let run = build(&lab, &["no-such-tool-anywhere"], "true");
+    assert!(run.code == 100 && run.stderr.contains("no command for: no-such-tool-anywhere"), "{}", run.stderr);
+}
+
+#[test]
+fn what_lies_beside_the_file_becomes_a_store_path() {
+    let lab = Lab::new();
+    program(&lab.path().join("greeter/bin/greet"), "#!/bin/sh\necho greeted by $0\n");
+    let run = build(&lab, &["./greeter"], "greet");
+    must_print(&run, "tools> greeted by /nix/store/");
+    assert!(run.stderr.contains("-greeter/bin/greet\n"), "{}", run.stderr);
+}
+
+#[test]
+fn the_home_is_empty_and_writable_and_nothing_of_the_callers_is_in_it() {
+    let lab = Lab::new();
+    lab.write(".npmrc", "registry=https://nobody.invalid/\n");
+    must_print(
+        &build(&lab, &[], "[[ $HOME != /homeless-shelter && -z $(ls -A $HOME) ]]; touch $HOME/x; echo written"),
+        "tools> written",
+    );
+}
