@@ -1,5 +1,7 @@
 //! From a file to a derivation: which of the two inputs it is, is seen from what it holds.
 
+mod place;
+
 use fodder_model::{
     derivation::{
         Derivation, aterm,
@@ -136,13 +138,16 @@ pub fn load(
         })?;
         let path = paths::derivation_path(&derivation).map_err(paths::PathsError::from)?;
         let set = [(path.clone(), derivation)].into();
-        return finish(InputFormat::Aterm, path, set, find).and_then(|loaded| with_options(loaded, at));
+        return finish(InputFormat::Aterm, path, set, find)
+            .map_err(|error| place::in_aterm(error, file, &text))
+            .and_then(|loaded| with_options(loaded, at));
     }
     let root = json::parse(&text).map_err(at)?;
     if derivation_json::recognises(&root) {
         let (generation, set) = derivation_json::read(&root).map_err(at)?;
         let path = choose(&set, request.wanted)?;
         return finish(InputFormat::DerivationJson(generation), path, set, find)
+            .map_err(|error| place::in_json(error, file, &text, &root))
             .and_then(|loaded| with_options(loaded, at));
     }
     if !short_form::recognises(&root) {
@@ -266,7 +271,7 @@ fn desugar(
     for source in &form.sources {
         let file = directory.join(&source.path);
         let error = |message: String| {
-            at(InputError { span: source.span.clone(), path: String::new(), message, hint: None })
+            at(InputError { span: source.span.clone(), path: source.json_path.clone(), message, hint: None })
         };
         // A name is needed even for '.' and '..'; the last component of anything else is its own, link or not.
         let named = match file.file_name() {

@@ -178,7 +178,12 @@ pub fn prepare_to_explain(
         Err(refused) => return Ok(Err(refused)),
     };
     let scratch = store_root.join("nix/var/nix/builds/SCRATCH");
-    let identity = host::own_identity();
+    let identity = if nix::unistd::geteuid().is_root() {
+        let id = fodder_store::first_build_user()?;
+        (id, id)
+    } else {
+        host::own_identity()
+    };
     plan_with(loaded, &inputs, request, identity, None, &scratch_paths(&scratch))
 }
 

@@ -66,7 +66,7 @@ pub(crate) struct SandboxArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
     /// Show more of this machine in the sandbox, read-only: TARGET or TARGET=SOURCE, `?` at the end if it may be absent.
-    #[arg(long, value_name = "PATH", value_parser = ExtraPath::parse, num_args = 1.., value_delimiter = ' ')]
+    #[arg(long, value_name = "PATH", value_parser = ExtraPath::parse, value_delimiter = ' ')]
     pub(crate) extra_sandbox_paths: Vec<ExtraPath>,
     /// Value of NIX_BUILD_CORES; 0 is all of this machine's.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -215,8 +215,8 @@ pub(crate) enum BaseArgument {
 pub(crate) struct RefsArguments {
     /// File, directory, or store path.
     pub(crate) path: PathBuf,
-    /// Look for these store paths by their hash parts, instead of for anything that is spelled out in full.
-    #[arg(long, value_name = "STORE-PATH", num_args = 1..)]
+    /// Look for this store path by its hash part, instead of for anything that is spelled out in full; may be repeated.
+    #[arg(long, value_name = "STORE-PATH")]
     pub(crate) to: Vec<fodder_model::store_path::StorePath>,
     /// Root of the store, for store paths [default: $XDG_DATA_HOME/fodder].
     #[arg(long, value_name = "DIR")]

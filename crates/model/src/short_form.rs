@@ -50,6 +50,8 @@ pub struct SourceFile {
     pub path: String,
     /// Byte range in the text.
     pub span: Range<usize>,
+    /// Its JSON path.
+    pub json_path: String,
 }
 
 /// A tool that a build asks for.
@@ -234,7 +236,11 @@ impl ShortForm {
                 .error(format!("'{path}' is not a path"))
                 .with_hint(format!("write './{path}' for a file next to this one")));
         }
-        self.sources.push(SourceFile { path: path.to_owned(), span: node.span.clone() });
+        self.sources.push(SourceFile {
+            path: path.to_owned(),
+            span: node.span.clone(),
+            json_path: node.path.clone(),
+        });
         Ok(())
     }
 

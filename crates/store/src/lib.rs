@@ -33,4 +33,4 @@ pub use lock::PathLocks;
 pub use path_info::{PathInfo, Registration};
 pub use scratch::{Scratch, ScratchPart};
 pub use store::Store;
-pub use users::{BuildUser, allocate_build_user};
+pub use users::{BuildUser, allocate_build_user, first_build_user};

@@ -39,17 +39,10 @@ pub struct BuildUser {
 /// Fails with [`StoreError::NoBuildUser`] where there is none, as in a container with a single id.
 pub fn allocate_build_user(store: &Store) -> Result<BuildUser, StoreError> {
     store.check_writable("take a build user")?;
-    let read = |path: &str| std::fs::read_to_string(path).at("read", path);
-    // Systems without these files have nobody to collide with.
-    let read_accounts = |path: &str| std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let users = parse_map(&read("/proc/self/uid_map")?);
-    let groups = parse_map(&read("/proc/self/gid_map")?);
-    let mut taken = parse_accounts(&read_accounts("/etc/passwd").unwrap_or_default());
-    taken.extend(parse_accounts(&read_accounts("/etc/group").unwrap_or_default()));
-
+    let (ids, mapped) = ids_of_this_machine()?;
     let pool = store.state().ensure("userpool", 0o700)?;
     let mut busy = 0;
-    for id in candidates(&users, &groups, &taken) {
+    for id in ids {
         let name = id.to_string();
         let path = pool.child(&name);
         let file = pool.open_file(&name, OFlags::RDWR | OFlags::CREATE, 0o600).at("open the lock", &path)?;
@@ -58,8 +51,26 @@ pub fn allocate_build_user(store: &Store) -> Result<BuildUser, StoreError> {
         }
         busy += 1;
     }
-    let mapped = users.iter().map(|range| range.end() - range.start() + 1).sum();
     Err(StoreError::NoBuildUser { mapped, busy })
+}
+
+/// The id that [`allocate_build_user`] takes when no other build runs. Takes nothing, for a look at what would be done.
+pub fn first_build_user() -> Result<u32, StoreError> {
+    let (ids, mapped) = ids_of_this_machine()?;
+    ids.first().copied().ok_or(StoreError::NoBuildUser { mapped, busy: 0 })
+}
+
+/// Ids to try, best first, and how many are mapped at all.
+fn ids_of_this_machine() -> Result<(Vec<u32>, u64), StoreError> {
+    let read = |path: &str| std::fs::read_to_string(path).at("read", path);
+    // Systems without these files have nobody to collide with.
+    let read_accounts = |path: &str| std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let users = parse_map(&read("/proc/self/uid_map")?);
+    let groups = parse_map(&read("/proc/self/gid_map")?);
+    let mut taken = parse_accounts(&read_accounts("/etc/passwd").unwrap_or_default());
+    taken.extend(parse_accounts(&read_accounts("/etc/group").unwrap_or_default()));
+    let mapped = users.iter().map(|range| range.end() - range.start() + 1).sum();
+    Ok((candidates(&users, &groups, &taken), mapped))
 }
 
 /// Ids to try, best first.

@@ -63,6 +63,7 @@ impl Root<'_> {
             steps.push(&path, "an attribute that the derivation passes as a file", step);
         }
         steps.steps.push(RootStep::Mode { path: "/etc".into(), mode: 0o555 });
+        steps.steps.push(RootStep::Mode { path: "/".into(), mode: 0o750 });
         steps.steps.push(RootStep::ReadOnly { path: "/".into() });
         Ok(steps)
     }
