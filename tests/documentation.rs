@@ -29,11 +29,15 @@ fn read(path: &Path) -> String {
 
 /// Every page, by its path below the root of the repository.
 fn pages() -> Vec<String> {
-    let docs = std::fs::read_dir(root().join("docs")).expect("list docs");
-    let mut pages: Vec<String> = docs
-        .map(|entry| format!("docs/{}", entry.expect("an entry").file_name().to_str().expect("UTF-8")))
-        .filter(|name| name.ends_with(".md"))
-        .collect();
+    let mut pages = Vec::new();
+    for folder in ["docs", "docs/decisions"] {
+        let entries = std::fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+        pages.extend(
+            entries
+                .map(|entry| format!("{folder}/{}", entry.expect("an entry").file_name().to_str().expect("UTF-8")))
+                .filter(|name| name.ends_with(".md")),
+        );
+    }
     pages.sort();
     pages.insert(0, "README.md".to_owned());
     pages

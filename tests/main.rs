@@ -1,20 +1,18 @@
-#![allow(missing_docs, unreachable_pub, reason = "a test binary has no interface")]
 //! Every test that needs the whole program. One binary, so that it links once; a line for what belongs in each module.
+#![allow(missing_docs, unreachable_pub, reason = "a test binary has no interface")]
 
 mod lab; // a fresh store and directory for each test, and one command
 mod recipe; // derivations for tests
-
-mod architecture; // the crates depend on each other as the design says
-mod bad_input; // files that are refused, and what is said about them
-mod flags; // links, standard input, limits and what is shown
-mod outcomes; // how builds end: statuses, exit codes, words, JSON
-mod rules; // the sandbox as a builder sees it
-mod verbs; // show, explain, hash, refs
 mod server; // an HTTPS server with its own authority
 
 mod architecture; // the crates depend on each other as the design says
+mod bad_input; // files that are refused, and what is said about them
 mod documentation; // the pages and the README tell the truth
 mod examples; // every folder of examples/
+mod flags; // links, standard input, limits and what is shown
 mod https; // fixed outputs fetch from a real server, and verify it
+mod outcomes; // how builds end: statuses, exit codes, words, JSON
+mod rules; // the sandbox as a builder sees it
 mod setup_script; // the phases' own tests
 mod tools; // tools of the machine, wherever they are
+mod verbs; // show, explain, hash, refs
