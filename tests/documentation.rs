@@ -29,11 +29,15 @@ fn read(path: &Path) -> String {
 
 /// Every page, by its path below the root of the repository.
 fn pages() -> Vec<String> {
-    let docs = std::fs::read_dir(root().join("docs")).expect("list docs");
-    let mut pages: Vec<String> = docs
-        .map(|entry| format!("docs/{}", entry.expect("an entry").file_name().to_str().expect("UTF-8")))
-        .filter(|name| name.ends_with(".md"))
-        .collect();
+    let mut pages = Vec::new();
+    for folder in ["docs", "docs/decisions"] {
+        let entries = std::fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+        pages.extend(
+            entries
+                .map(|entry| format!("{folder}/{}", entry.expect("an entry").file_name().to_str().expect("UTF-8")))
+                .filter(|name| name.ends_with(".md")),
+        );
+    }
     pages.sort();
     pages.insert(0, "README.md".to_owned());
     pages
@@ -170,6 +174,24 @@ fn every_page_is_in_the_summary_and_every_link_leads_somewhere() {
             }
         }
     }
+}
+
+/// Whoever follows the README has what CI has.
+#[test]
+fn the_readme_names_the_packages_that_ci_installs() {
+    let run = read(&root().join(".ci/run"));
+    let (_, rest) = run.split_once("packages=(").expect("a list of packages");
+    let (list, rest) = rest.split_once("\n)").expect("its end");
+    let more = rest.split_once("packages+=(").and_then(|(_, rest)| rest.split(')').next()).expect("those of npm");
+    let of_ci: BTreeSet<&str> = list
+        .lines()
+        .flat_map(|line| line.split('#').next().unwrap_or_default().split_whitespace())
+        .chain(more.split_whitespace())
+        .collect();
+    let readme = read(&root().join("README.md"));
+    let (_, rest) = readme.split_once("apt-get install ").expect("a line with the packages");
+    let named: BTreeSet<&str> = rest.lines().next().unwrap_or_default().split_whitespace().collect();
+    assert_eq!(named, of_ci);
 }
 
 /// A command with what it prints.

@@ -128,16 +128,46 @@ impl Build {
             self.phase = phase;
             return None;
         }
-        // What stands after the last carriage return is what a terminal would show; a text that ends in one is a line all the same.
-        let line = line.strip_suffix(b"\r").unwrap_or(&line);
-        let shown = line.rsplit(|byte| *byte == b'\r').next().unwrap_or_default();
-        let mut text = harmless(shown);
+        let mut text = harmless(&remaining(&line));
         if is_cut {
             text.push_str("… (line cut)");
         }
         self.last_line.clone_from(&text);
         Some(text)
     }
+}
+
+/// What a terminal would be left with after a line that draws over itself, as progress displays do: a carriage return, and the
+/// sequences for the first column and for erasing a line, begin again. A line that ends in them is a line all the same.
+fn remaining(line: &[u8]) -> Vec<u8> {
+    let mut shown: Vec<u8> = Vec::new();
+    let mut before = Vec::new();
+    let mut begin_again = |shown: &mut Vec<u8>| {
+        if !shown.is_empty() {
+            before = std::mem::take(shown);
+        }
+    };
+    let mut rest = line;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        if *byte == b'\r' {
+            begin_again(&mut shown);
+            continue;
+        }
+        let sequence = after.strip_prefix(b"[").filter(|_| *byte == 0x1b).and_then(|sequence| {
+            let digits = sequence.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            Some((&sequence[..digits], *sequence.get(digits)?, &sequence[digits + 1..]))
+        });
+        match sequence {
+            Some((b"" | b"1", b'G', after)) | Some((b"1" | b"2", b'K', after)) => {
+                begin_again(&mut shown);
+                rest = after;
+            }
+            Some((b"" | b"0", b'K', after)) => rest = after,
+            Some(_) | None => shown.push(*byte),
+        }
+    }
+    if shown.is_empty() { before } else { shown }
 }
 
 /// Columns of the terminal; 80 when it does not say.
@@ -154,6 +184,23 @@ fn phase_of(line: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_line_that_draws_over_itself_the_last_remains() {
+        for (line, expected) in [
+            ("plain", "plain"),
+            ("windows\r", "windows"),
+            ("10 %\r100 %", "100 %"),
+            ("10 %\r100 %\r", "100 %"),
+            ("\u{1b}[2KResolved 3 packages", "Resolved 3 packages"),
+            ("|\u{1b}[1G\u{1b}[0K/\u{1b}[1G\u{1b}[0Kadded 2 packages", "added 2 packages"),
+            ("two colours \u{1b}[31mred\u{1b}[0m", "two colours \u{1b}[31mred\u{1b}[0m"),
+            ("\u{1b}[2Jgone\u{1b}", "\u{1b}[2Jgone\u{1b}"),
+            ("", ""),
+        ] {
+            assert_eq!(String::from_utf8(remaining(line.as_bytes())).unwrap(), expected);
+        }
+    }
 
     #[test]
     fn only_the_phase_is_taken_from_messages() {
