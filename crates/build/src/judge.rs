@@ -415,7 +415,7 @@ fn ran_outcome(
     outcome
 }
 
-fn outcome(loaded: &Loaded, status: Status, error_msg: String, clock: &Clock) -> BuildOutcome {
+pub(crate) fn outcome(loaded: &Loaded, status: Status, error_msg: String, clock: &Clock) -> BuildOutcome {
     BuildOutcome {
         version: 1,
         success: matches!(status, Status::Built | Status::AlreadyValid | Status::Substituted),
@@ -430,6 +430,7 @@ fn outcome(loaded: &Loaded, status: Status, error_msg: String, clock: &Clock) ->
         impure_variables: Vec::new(),
         violations: Vec::new(),
         references: Vec::new(),
+        dependencies: Vec::new(),
         log_file: None,
         kept: None,
         start_time: clock.start,

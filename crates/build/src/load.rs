@@ -16,6 +16,7 @@ use fodder_model::{
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// Largest input that is read, in bytes. A closure of nixpkgs' largest packages takes a tenth of it.
@@ -56,7 +57,7 @@ pub struct Loaded {
     /// Its options.
     pub options: Options,
     /// All derivations of the file, by the paths that the file uses.
-    pub set: DerivationSet,
+    pub set: Arc<DerivationSet>,
     /// Profile that the file asks for, or that its format implies.
     pub profile: String,
     /// Tools that a short form asks for.
@@ -240,7 +241,7 @@ fn finish(
         derivation,
         path,
         options: Options::default(),
-        set,
+        set: Arc::new(set),
         profile: "nix".to_owned(),
         tools: Vec::new(),
         sources: Vec::new(),

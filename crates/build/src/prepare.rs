@@ -109,11 +109,11 @@ fn add_derivation(loaded: &Loaded, store: &Store, time: i64) -> Result<(), Build
 pub(crate) fn lock_outputs<'store>(
     loaded: &Loaded,
     store: &'store Store,
-    observe: &mut dyn FnMut(Event<'_>),
+    observe: &mut dyn FnMut(Event),
 ) -> Result<PathLocks<'store>, BuildError> {
     let paths: BTreeSet<StorePath> = loaded.derivation.known_output_paths().into_values().flatten().collect();
     store.add_temporary_roots(&paths)?;
-    Ok(store.lock_paths(&paths, &mut |path: &StorePath| observe(Event::WaitingFor(path)))?)
+    Ok(store.lock_paths(&paths, |path: &StorePath| observe(Event::WaitingFor(path.clone())))?)
 }
 
 /// The plan, with everything in place to execute it.
