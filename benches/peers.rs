@@ -102,8 +102,10 @@ fn trivial(directory: &Path) {
     .expect("write the expression");
     let options = ["--option", "sandbox-paths", "/bin/sh=/bin/busybox", "--option", "build-users-group", ""];
     let mut prepared: Vec<PathBuf> = Vec::new();
-    let medians = in_turns(30, &["fodder build", "bwrap --unshare-all … true", "nix-store --realise"], &mut |which, round| {
-        match which {
+    let medians = in_turns(
+        30,
+        &["fodder build", "bwrap --unshare-all … true", "nix-store --realise"],
+        &mut |which, round| match which {
             0 => {
                 let file = directory.join(format!("{round}.json"));
                 let text = format!(
@@ -113,7 +115,15 @@ fn trivial(directory: &Path) {
                 timed(Command::new(FODDER).args(["build", "--no-link", "--store"]).arg(&ours).arg(&file))
             }
             1 => timed(Command::new("bwrap").args([
-                "--unshare-all", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "/bin/true",
+                "--unshare-all",
+                "--ro-bind",
+                "/",
+                "/",
+                "--dev",
+                "/dev",
+                "--proc",
+                "/proc",
+                "/bin/true",
             ])),
             _ => {
                 let output = nix("nix-instantiate", directory)
@@ -126,10 +136,17 @@ fn trivial(directory: &Path) {
                 assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
                 prepared.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
                 let derivation = prepared.last().expect("just pushed");
-                timed(nix("nix-store", directory).arg("--store").arg(&theirs).arg("--realise").arg(derivation).args(options))
+                timed(
+                    nix("nix-store", directory)
+                        .arg("--store")
+                        .arg(&theirs)
+                        .arg("--realise")
+                        .arg(derivation)
+                        .args(options),
+                )
             }
-        }
-    });
+        },
+    );
     ratio("fodder / bubblewrap alone", medians[0], medians[1]);
     ratio("fodder / Nix", medians[0], medians[2]);
 }
@@ -160,26 +177,27 @@ fn large_output(directory: &Path) {
     let file = directory.join("large");
     let mut random = File::open("/dev/urandom").expect("open").take(1 << 30);
     std::io::copy(&mut random, &mut File::create(&file).expect("create")).expect("write 1 GiB");
-    let medians = in_turns(7, &["fodder: inspect", "one SHA-256 pass (sha2)", "nix-hash --type sha256"], &mut |which, _| {
-        match which {
-            0 => walk(directory, "large"),
-            1 => {
-                let start = Instant::now();
-                let mut hasher = Hasher::new(HashAlgorithm::Sha256);
-                let mut file = File::open(&file).expect("open");
-                let mut chunk = vec![0; 128 * 1024];
-                loop {
-                    match file.read(&mut chunk).expect("read") {
-                        0 => break,
-                        count => hasher.write_all(&chunk[..count]).expect("hash"),
+    let medians =
+        in_turns(7, &["fodder: inspect", "one SHA-256 pass (sha2)", "nix-hash --type sha256"], &mut |which, _| {
+            match which {
+                0 => walk(directory, "large"),
+                1 => {
+                    let start = Instant::now();
+                    let mut hasher = Hasher::new(HashAlgorithm::Sha256);
+                    let mut file = File::open(&file).expect("open");
+                    let mut chunk = vec![0; 128 * 1024];
+                    loop {
+                        match file.read(&mut chunk).expect("read") {
+                            0 => break,
+                            count => hasher.write_all(&chunk[..count]).expect("hash"),
+                        }
                     }
+                    std::hint::black_box(hasher.finish());
+                    start.elapsed()
                 }
-                std::hint::black_box(hasher.finish());
-                start.elapsed()
+                _ => timed(nix("nix-hash", directory).args(["--type", "sha256"]).arg(&file)),
             }
-            _ => timed(nix("nix-hash", directory).args(["--type", "sha256"]).arg(&file)),
-        }
-    });
+        });
     ratio("inspect / one SHA-256 pass", medians[0], medians[1]);
     let peak = getrusage(UsageWho::RUSAGE_SELF).expect("getrusage").max_rss();
     println!("  peak resident memory of the inspecting process: {:.1} MiB", peak as f64 / 1024.0);

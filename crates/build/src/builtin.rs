@@ -59,7 +59,8 @@ fn try_fetchurl(environment: &Environment) -> Result<(), String> {
         all: either("all_proxy"),
         except: either("no_proxy"),
     };
-    let http = Http::new(&HttpSettings { certificates, attempts: ATTEMPTS, proxies }).map_err(|error| error.to_string())?;
+    let http =
+        Http::new(&HttpSettings { certificates, attempts: ATTEMPTS, proxies }).map_err(|error| error.to_string())?;
     let mut file: File = OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -9,11 +9,7 @@ use crate::{
     outcome::{BuildOutcome, Event, Status},
     outcome_clock::Clock,
 };
-use fodder_model::{
-    derivation::Derivation,
-    options,
-    store_path::StorePath,
-};
+use fodder_model::{derivation::Derivation, options, store_path::StorePath};
 use fodder_sandbox::Sandbox;
 use fodder_store::Store;
 use std::{
@@ -53,11 +49,7 @@ struct Pending {
 }
 
 /// Everything below the root that must be built, with what it waits for. Keys are the paths that dependents use.
-fn missing(
-    root: &Loaded,
-    store: &Store,
-    request: &BuildRequest,
-) -> Result<BTreeMap<StorePath, Pending>, BuildError> {
+fn missing(root: &Loaded, store: &Store, request: &BuildRequest) -> Result<BTreeMap<StorePath, Pending>, BuildError> {
     let mut found: BTreeMap<StorePath, Pending> = BTreeMap::new();
     let wants_build = request.rebuild || !all_valid(&root.derivation, None, store)?;
     let mut open: Vec<StorePath> =
@@ -135,8 +127,7 @@ fn build_all(
     observe: &mut dyn FnMut(&StorePath, Event),
 ) -> Result<Vec<BuildOutcome>, BuildError> {
     let jobs = request.max_jobs.clamp(1, pending.len());
-    let state =
-        Mutex::new(State { pending, running: 0, finished: Vec::new(), error: None, stops: false });
+    let state = Mutex::new(State { pending, running: 0, finished: Vec::new(), error: None, stops: false });
     let changed = Condvar::new();
     // Only the root is built again and compared.
     let request = BuildRequest { rebuild: false, ..request.clone() };
@@ -206,7 +197,8 @@ fn work(
                 shared.finished.push(outcome);
             }
             // Cancelled because another one failed.
-            Err(BuildError::Cancelled | BuildError::Sandbox(fodder_sandbox::SandboxError::Cancelled)) if shared.stops => {}
+            Err(BuildError::Cancelled | BuildError::Sandbox(fodder_sandbox::SandboxError::Cancelled))
+                if shared.stops => {}
             Err(error) => {
                 shared.stops = true;
                 shared.error.get_or_insert(error);

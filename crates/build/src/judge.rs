@@ -41,11 +41,7 @@ pub(crate) struct Verdict {
 }
 
 /// The outcome when all outputs are valid already; `None` when there is something to build.
-pub(crate) fn already_valid(
-    loaded: &Loaded,
-    store: &Store,
-    clock: &Clock,
-) -> Result<Option<BuildOutcome>, BuildError> {
+pub(crate) fn already_valid(loaded: &Loaded, store: &Store, clock: &Clock) -> Result<Option<BuildOutcome>, BuildError> {
     let mut outputs = BTreeMap::new();
     for (name, path) in loaded.derivation.known_output_paths() {
         let Some(path) = path else { return Ok(None) };
@@ -54,8 +50,7 @@ pub(crate) fn already_valid(
     }
     let mut outcome = outcome(loaded, Status::AlreadyValid, String::new(), clock);
     outcome.outputs = outputs;
-    outcome.hash =
-        loaded.derivation.fixed_content().map(|content| HashReport { specified: content.hash, got: None });
+    outcome.hash = loaded.derivation.fixed_content().map(|content| HashReport { specified: content.hash, got: None });
     Ok(Some(outcome))
 }
 
@@ -83,9 +78,7 @@ pub(crate) fn failed(
             (Status::PermanentFailure, format!("builder failed due to signal {signal} ({})", signal_words(signal)))
         }
         BuilderExit::TimedOut { seconds } => (Status::TimedOut, format!("timed out after {seconds} seconds")),
-        BuilderExit::Silent { seconds } => {
-            (Status::TimedOut, format!("timed out after {seconds} seconds of silence"))
-        }
+        BuilderExit::Silent { seconds } => (Status::TimedOut, format!("timed out after {seconds} seconds of silence")),
         BuilderExit::LogLimitExceeded { bytes } => {
             (Status::LogLimitExceeded, format!("killed after writing more than {bytes} bytes of log output"))
         }
@@ -196,10 +189,8 @@ pub(crate) fn judge(
             return Ok(verdict);
         }
     };
-    let facts: BTreeMap<String, OutputFacts> = outputs
-        .iter()
-        .map(|(name, inspection)| (name.clone(), facts(&plan.outputs[name], inspection)))
-        .collect();
+    let facts: BTreeMap<String, OutputFacts> =
+        outputs.iter().map(|(name, inspection)| (name.clone(), facts(&plan.outputs[name], inspection))).collect();
     let closure = prepared
         .inputs
         .iter()

@@ -171,8 +171,11 @@ fn read(file: &Path) -> Result<Vec<u8>, LoadError> {
     use std::io::Read as _;
     let at = |source| LoadError::Read { path: file.to_owned(), source };
     let mut text = Vec::new();
-    let input: Box<dyn std::io::Read> =
-        if file == Path::new("-") { Box::new(std::io::stdin()) } else { Box::new(std::fs::File::open(file).map_err(at)?) };
+    let input: Box<dyn std::io::Read> = if file == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(file).map_err(at)?)
+    };
     input.take(INPUT_SIZE_LIMIT + 1).read_to_end(&mut text).map_err(at)?;
     if text.len() as u64 > INPUT_SIZE_LIMIT {
         return Err(at(std::io::Error::other(format!("it is larger than {INPUT_SIZE_LIMIT} bytes"))));
@@ -234,7 +237,8 @@ fn finish(
     let path = paths::derivation_path(&derivation).map_err(paths::PathsError::from)?;
     let mut notes = Vec::new();
     if path != declared {
-        notes.push(format!("the file calls this derivation '{declared}', but it was changed since and is now '{path}'"));
+        notes
+            .push(format!("the file calls this derivation '{declared}', but it was changed since and is now '{path}'"));
     }
     Ok(Loaded {
         format,

@@ -1,13 +1,7 @@
 //! What a build came to. A failed build is a value of this; an error means that we could not find out.
 
 use crate::locate::ReferenceHit;
-use fodder_model::{
-    bytes::ByteString,
-    checks::Violation,
-    hash::Hash,
-    plan::Network,
-    store_path::StorePath,
-};
+use fodder_model::{bytes::ByteString, checks::Violation, hash::Hash, plan::Network, store_path::StorePath};
 use fodder_sandbox::Enforced;
 use serde::Serialize;
 use std::{

@@ -157,7 +157,9 @@ fn tell(outcome: &BuildOutcome) {
             print_note(&format!("AlreadyValid: '{}' was there before and was not rebuilt; use --rebuild", output.path));
         }
         if outcome.hash.is_some() {
-            print_note("note: a fixed output is found by its declared hash alone: if you changed what is fetched, this is the old one");
+            print_note(
+                "note: a fixed output is found by its declared hash alone: if you changed what is fetched, this is the old one",
+            );
         }
     }
     if !outcome.error_msg.is_empty() {
@@ -170,8 +172,12 @@ fn tell(outcome: &BuildOutcome) {
         print_note(&format!("           {}", hit.context.trim()));
     }
     if !outcome.references.is_empty() {
-        print_note("hint: a fixed output is moved between machines, so it may not name store paths; remove the mentions above");
-        print_note("      (remove-references-to -t PATH FILE, or leave the file out), and restore them in a second derivation");
+        print_note(
+            "hint: a fixed output is moved between machines, so it may not name store paths; remove the mentions above",
+        );
+        print_note(
+            "      (remove-references-to -t PATH FILE, or leave the file out), and restore them in a second derivation",
+        );
     }
     if let Some(kept) = &outcome.kept {
         print_note(&format!("note: keeping build directory \"{}\"", kept.display()));

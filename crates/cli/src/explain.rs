@@ -12,8 +12,8 @@ use fodder_model::{
     options::{OutputCheck, OutputChecks},
     plan::{BuildPlan, Network, NetworkMode},
     sandbox::{
-        Access, BindKind, HostName, Identity, Limits, Namespace, Process, Program, RootStep, SandboxPlan, SeccompAction,
-        SeccompPolicy,
+        Access, BindKind, HostName, Identity, Limits, Namespace, Process, Program, RootStep, SandboxPlan,
+        SeccompAction, SeccompPolicy,
     },
 };
 use fodder_store::Store;
@@ -27,7 +27,9 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> Result<u8, Failure> {
     let loaded = load(input, store.as_ref())?;
     match fodder_build::prepare_to_explain(&loaded, store.as_ref(), &root, &request)? {
         Err(refused) => {
-            print_note(&format!("error: Cannot build '{}'.\nReason: {refused}", loaded.path).replace('\n', "\n       "));
+            print_note(
+                &format!("error: Cannot build '{}'.\nReason: {refused}", loaded.path).replace('\n', "\n       "),
+            );
             Ok(100)
         }
         Ok(plan) if *json => {
@@ -92,7 +94,10 @@ fn print(plan: &BuildPlan) {
     }
     print_sandbox(sandbox, reasons);
     heading("Afterwards");
-    item("always", "every output is put into canonical form (0444 or 0555, time 1), hashed as a NAR, and scanned for its references");
+    item(
+        "always",
+        "every output is put into canonical form (0444 or 0555, time 1), hashed as a NAR, and scanned for its references",
+    );
     for name in discard_references {
         item("not scanned", &format!("{name} (unsafeDiscardReferences)"));
     }
@@ -188,7 +193,14 @@ fn print_step(step: &RootStep, reasons: &BTreeMap<String, String>) {
                 BindKind::File => "file",
                 BindKind::Device => "device",
             };
-            (target, if source == target { format!("the host's {kind}, {access}") } else { format!("{kind} {source}, {access}") })
+            (
+                target,
+                if source == target {
+                    format!("the host's {kind}, {access}")
+                } else {
+                    format!("{kind} {source}, {access}")
+                },
+            )
         }
         RootStep::Tmpfs { path, mode, size } => (path, format!("tmpfs {mode:04o}, at most {size}")),
         RootStep::Proc { path } => (path, "procfs".to_owned()),
@@ -228,7 +240,8 @@ fn print_process(process: &Process) {
     }
     heading("Environment");
     for (name, value) in environment {
-        let shortened: ByteString = if value.len() > 300 { [&value[..300], "…".as_bytes()].concat().into() } else { value.clone() };
+        let shortened: ByteString =
+            if value.len() > 300 { [&value[..300], "…".as_bytes()].concat().into() } else { value.clone() };
         print_line(&format!("  {name}={shortened}"));
     }
 }

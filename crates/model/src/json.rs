@@ -281,8 +281,9 @@ impl Node {
     /// A member that must be there.
     pub fn require(&self, key: &str) -> Result<&Node, InputError> {
         self.object()?;
-        self.get(key)
-            .ok_or_else(|| self.error(format!("expected the object to contain key '{key}' but it does not: {}", self.excerpt())))
+        self.get(key).ok_or_else(|| {
+            self.error(format!("expected the object to contain key '{key}' but it does not: {}", self.excerpt()))
+        })
     }
 
     /// The value without positions. Numbers become what Nix's reader makes of them: integers that fit 64 bits, else doubles.

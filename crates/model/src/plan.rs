@@ -164,7 +164,11 @@ pub enum PlanError {
         current: String,
     },
     /// The machine lacks something.
-    #[error("missing system features\nRequired features: {{{}}}\nAvailable features: {{{}}}", join(required), join(available))]
+    #[error(
+        "missing system features\nRequired features: {{{}}}\nAvailable features: {{{}}}",
+        join(required),
+        join(available)
+    )]
     Features {
         /// The derivation's.
         required: BTreeSet<String>,
@@ -346,8 +350,8 @@ fn refuse_what_cannot_run(request: &Request<'_>) -> Result<(), PlanError> {
     if is_builtin(derivation) && derivation.structured_attributes.is_some() {
         return unsupported(&format!("gives structured attributes to '{}', which reads variables", derivation.builder));
     }
-    if !is_builtin(derivation)
-        && derivation.system != host.system && !host.extra_platforms.contains(&derivation.system) {
+    if !is_builtin(derivation) && derivation.system != host.system && !host.extra_platforms.contains(&derivation.system)
+    {
         return Err(PlanError::Platform { required: derivation.system.clone(), current: host.system.clone() });
     }
     if !options.required_features.is_subset(&host.features) {

@@ -236,11 +236,7 @@ impl ShortForm {
                 .error(format!("'{path}' is not a path"))
                 .with_hint(format!("write './{path}' for a file next to this one")));
         }
-        self.sources.push(SourceFile {
-            path: path.to_owned(),
-            span: node.span.clone(),
-            json_path: node.path.clone(),
-        });
+        self.sources.push(SourceFile { path: path.to_owned(), span: node.span.clone(), json_path: node.path.clone() });
         Ok(())
     }
 

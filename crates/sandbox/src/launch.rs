@@ -73,9 +73,7 @@ impl Helper {
     /// [`SandboxError::HelperNotDispatched`] when `main` did not call [`dispatch_helper`].
     pub fn current_exe() -> Result<Self, SandboxError> {
         if DISPATCHES.load(Ordering::Relaxed) {
-            Ok(Helper {
-                path: PathBuf::from("/proc/self/exe"),
-            })
+            Ok(Helper { path: PathBuf::from("/proc/self/exe") })
         } else {
             Err(SandboxError::HelperNotDispatched)
         }
@@ -83,9 +81,7 @@ impl Helper {
 
     /// Another program, whose `main` calls [`dispatch_helper`].
     pub fn at(path: impl AsRef<Path>) -> Self {
-        Helper {
-            path: path.as_ref().to_owned(),
-        }
+        Helper { path: path.as_ref().to_owned() }
     }
 }
 
@@ -122,10 +118,7 @@ impl Sandbox {
     pub fn new(helper: Helper) -> Result<Self, SandboxError> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let event = EventFd::from_flags(flags).runner("make an event descriptor")?;
-        Ok(Sandbox {
-            helper,
-            canceller: Canceller(Arc::new(event)),
-        })
+        Ok(Sandbox { helper, canceller: Canceller(Arc::new(event)) })
     }
 
     /// What ends the runs of this sandbox.
@@ -154,19 +147,13 @@ impl Sandbox {
         command.arg0("fodder-sandbox-helper").arg(HELPER_ARGUMENT).env_clear();
         command.stdin(plan).stdout(socket).stderr(slave);
         let started = command.spawn();
-        started.map_err(|source| SandboxError::HelperStart {
-            path: self.helper.path.clone(),
-            source,
-        })
+        started.map_err(|source| SandboxError::HelperStart { path: self.helper.path.clone(), source })
     }
 }
 
 /// The plan as a file that cannot change any more, not even if the helper is not the program it should be.
 fn sealed_plan(plan: &SandboxPlan) -> io::Result<File> {
-    let memory = memfd_create(
-        c"fodder-sandbox-plan",
-        MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
-    )?;
+    let memory = memfd_create(c"fodder-sandbox-plan", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let mut file = File::from(memory);
     file.write_all(&serde_json::to_vec(plan)?)?;
     file.rewind()?;

@@ -11,11 +11,7 @@ fn main() {
     let lab = lab::Lab::new();
     let mut log = Vec::new();
     let sandbox = fodder_sandbox::Sandbox::new(helper).unwrap();
-    let report = sandbox
-        .run(&lab.plan("echo by itself; exit 4"), &mut |bytes| {
-            log.extend_from_slice(bytes)
-        })
-        .unwrap();
+    let report = sandbox.run(&lab.plan("echo by itself; exit 4"), &mut |bytes| log.extend_from_slice(bytes)).unwrap();
     assert_eq!(report.exit, fodder_sandbox::BuilderExit::Exited(4));
     assert_eq!(log, b"by itself\n");
     println!("test a_program_that_dispatches_is_its_own_helper ... ok");

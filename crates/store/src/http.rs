@@ -132,11 +132,7 @@ impl Http {
             .no_proxy();
         let Proxies { http, https, all, except } = &settings.proxies;
         let except = NoProxy::from_string(except);
-        let proxies = [
-            (http, Proxy::http(http)),
-            (https, Proxy::https(https)),
-            (all, Proxy::all(all)),
-        ];
+        let proxies = [(http, Proxy::http(http)), (https, Proxy::https(https)), (all, Proxy::all(all))];
         for (address, proxy) in proxies.into_iter().filter(|(address, _)| !address.is_empty()) {
             let proxy = proxy.map_err(|error| client_error(&format!("proxy '{address}': {error}")))?;
             builder = builder.proxy(proxy.no_proxy(except.clone()));

@@ -91,7 +91,8 @@ fn elsewhere(path: &Path, real: &Path, home: &Path) -> ToolFacts {
         let links = [(file_name(path), ByteString::from(real))].into();
         ToolFacts::Elsewhere { mount: ByteString::from(real), kind: BindKind::File, links }
     };
-    let Some(bin) = ["bin", "sbin"].iter().find_map(|name| real.ancestors().find(|parent| parent.ends_with(name))) else {
+    let Some(bin) = ["bin", "sbin"].iter().find_map(|name| real.ancestors().find(|parent| parent.ends_with(name)))
+    else {
         return match package_of(real, home) {
             Some(prefix) => {
                 let links = [(file_name(path), ByteString::from(real))].into();

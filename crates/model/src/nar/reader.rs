@@ -379,7 +379,20 @@ mod tests {
     fn directory(names: &[&[u8]]) -> Vec<u8> {
         let mut parts: Vec<&[u8]> = vec![b"nix-archive-1", b"(", b"type", b"directory"];
         for name in names {
-            parts.extend([b"entry" as &[u8], b"(", b"name", name, b"node", b"(", b"type", b"symlink", b"target", b"t", b")", b")"]);
+            parts.extend([
+                b"entry" as &[u8],
+                b"(",
+                b"name",
+                name,
+                b"node",
+                b"(",
+                b"type",
+                b"symlink",
+                b"target",
+                b"t",
+                b")",
+                b")",
+            ]);
         }
         parts.push(b")");
         strings(&parts)

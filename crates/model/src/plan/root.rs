@@ -87,10 +87,9 @@ impl Root<'_> {
                     Source::Temporary => Some((self.scratch.temporary.clone(), BindKind::Directory)),
                     Source::Store => Some((self.scratch.store.clone(), BindKind::Directory)),
                     Source::Shell => self.host.shell.clone().map(|shell| (shell, BindKind::File)),
-                    Source::Certificates => Some((
-                        self.host.certificates.clone().ok_or(PlanError::NoCertificates)?.path,
-                        BindKind::File,
-                    )),
+                    Source::Certificates => {
+                        Some((self.host.certificates.clone().ok_or(PlanError::NoCertificates)?.path, BindKind::File))
+                    }
                     Source::Host(host_path) => {
                         let host_path = ByteString::from(host_path.as_str());
                         let expected = if *device { BindKind::Device } else { BindKind::File };
@@ -112,7 +111,11 @@ impl Root<'_> {
                     None => {
                         let source = match source {
                             Source::Host(host_path) => host_path.as_str().into(),
-                            Source::Build | Source::Temporary | Source::Store | Source::Shell | Source::Certificates => path,
+                            Source::Build
+                            | Source::Temporary
+                            | Source::Store
+                            | Source::Shell
+                            | Source::Certificates => path,
                         };
                         return Err(PlanError::HostFile { path: source, target: target.to_owned() });
                     }
@@ -144,9 +147,7 @@ impl Root<'_> {
             }
             let target = path.to_string();
             let step = match &input.shape {
-                InputShape::Symlink(link) => {
-                    RootStep::Symlink { path: target.as_str().into(), target: link.clone() }
-                }
+                InputShape::Symlink(link) => RootStep::Symlink { path: target.as_str().into(), target: link.clone() },
                 InputShape::Mountable(kind) => RootStep::Bind {
                     source: input.real_path.clone(),
                     target: target.as_str().into(),
@@ -205,8 +206,7 @@ impl Root<'_> {
                         let link = format!("{TOOL_DIRECTORY}/{name}");
                         if steps.made.insert(link.clone()) {
                             steps.parents(&link);
-                            let step =
-                                RootStep::Symlink { path: link.as_str().into(), target: link_target.clone() };
+                            let step = RootStep::Symlink { path: link.as_str().into(), target: link_target.clone() };
                             steps.push(&link, "a tool from outside the system directories", step);
                         }
                     }

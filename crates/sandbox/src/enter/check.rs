@@ -32,11 +32,7 @@ impl Examiner {
         let process = open("/proc/self", directory | OFlag::O_PATH, Mode::empty()).doing("opening /proc/self")?;
         let status = openat(&process, "status", OFlag::O_CLOEXEC, Mode::empty()).doing("opening /proc/self/status")?;
         let descriptors = openat(&process, "fd", directory, Mode::empty()).doing("opening /proc/self/fd")?;
-        Ok(Examiner {
-            status: File::from(status),
-            descriptors,
-            namespaces: NamespaceIds::read()?,
-        })
+        Ok(Examiner { status: File::from(status), descriptors, namespaces: NamespaceIds::read()? })
     }
 
     /// Compares everything but seccomp with the plan; returns the namespaces that are new.
@@ -49,12 +45,7 @@ impl Examiner {
         let new = self.namespaces.differing_from(outer);
         expect("new namespaces", &new, namespaces)?;
         let status = Status::read(&self.status)?;
-        let Identity {
-            inside_uid,
-            inside_gid,
-            outside_uid: _,
-            outside_gid: _,
-        } = *identity;
+        let Identity { inside_uid, inside_gid, outside_uid: _, outside_gid: _ } = *identity;
         expect("Uid", &status.field("Uid"), &vec![inside_uid.to_string(); 4].join("\t"))?;
         expect("Gid", &status.field("Gid"), &vec![inside_gid.to_string(); 4].join("\t"))?;
         // Also those that are newer than the library which dropped them.
@@ -98,10 +89,7 @@ impl Status {
         let mut text = String::new();
         file.rewind().doing("reading /proc/self/status")?;
         file.read_to_string(&mut text).doing("reading /proc/self/status")?;
-        let field = |line: &str| {
-            line.split_once(":\t")
-                .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
-        };
+        let field = |line: &str| line.split_once(":\t").map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
         Ok(Status(text.lines().filter_map(field).collect()))
     }
 
@@ -119,8 +107,6 @@ fn expect<T: PartialEq<U> + std::fmt::Debug, U: std::fmt::Debug + ?Sized>(
     if found == expected {
         Ok(())
     } else {
-        Err(Failure::Check {
-            finding: format!("{what} should be {expected:?} and is {found:?}"),
-        })
+        Err(Failure::Check { finding: format!("{what} should be {expected:?} and is {found:?}") })
     }
 }

@@ -118,16 +118,7 @@ fn set_up(entry: Entry<'_>) -> Result<Start<'_>, Failure> {
         session_keyring,
         supplementary_groups_dropped,
     } = entry;
-    let SandboxPlan {
-        namespaces,
-        identity,
-        host_name,
-        root_mount_point: _,
-        root,
-        process,
-        limits,
-        seccomp: _,
-    } = plan;
+    let SandboxPlan { namespaces, identity, host_name, root_mount_point: _, root, process, limits, seccomp: _ } = plan;
     let start = Start::prepare(process, internal_programs)?;
 
     die_with_the_helper(&helper)?;
@@ -177,9 +168,7 @@ fn die_with_the_helper(helper: &OwnedFd) -> Result<(), Failure> {
     poll(&mut process, PollTimeout::ZERO).doing("looking for the helper")?;
     match process[0].any() {
         Some(false) => Ok(()),
-        Some(true) | None => Err(Failure::Check {
-            finding: "the helper is gone".into(),
-        }),
+        Some(true) | None => Err(Failure::Check { finding: "the helper is gone".into() }),
     }
 }
 
@@ -195,11 +184,7 @@ const PER_LINUX32: u32 = 8;
 
 fn set_personality(process: &Process) -> Result<(), Failure> {
     let domain = if process.linux32 { PER_LINUX32 } else { PER_LINUX };
-    let flags = if process.fixed_addresses {
-        libc::ADDR_NO_RANDOMIZE as u32
-    } else {
-        0
-    };
+    let flags = if process.fixed_addresses { libc::ADDR_NO_RANDOMIZE as u32 } else { 0 };
     sys::set_personality(domain | flags).doing("setting the personality")
 }
 
@@ -224,10 +209,7 @@ impl Execute {
         let variable = |(name, value): &(ByteString, ByteString)| without_nul(&[&name[..], b"=", &value[..]].concat());
         Ok(Execute {
             program: without_nul(program)?,
-            arguments: arguments
-                .iter()
-                .map(|argument| without_nul(argument))
-                .collect::<Result<_, _>>()?,
+            arguments: arguments.iter().map(|argument| without_nul(argument)).collect::<Result<_, _>>()?,
             environment: environment.iter().map(variable).collect::<Result<_, _>>()?,
         })
     }
@@ -241,8 +223,6 @@ impl Execute {
 fn without_nul(bytes: &[u8]) -> Result<CString, Failure> {
     CString::new(bytes).map_err(|_| {
         let beginning = ByteString::from(&bytes[..bytes.len().min(80)]);
-        Failure::Plan {
-            reason: format!("'{beginning}' contains a NUL byte, which execve cannot pass"),
-        }
+        Failure::Plan { reason: format!("'{beginning}' contains a NUL byte, which execve cannot pass") }
     })
 }

@@ -85,23 +85,16 @@ fn carry_out(runner: &OwnedFd, internal_programs: &[InternalProgram]) -> Result<
 
 fn read_plan() -> Result<SandboxPlan, Failure> {
     let mut bytes = Vec::new();
-    std::io::stdin()
-        .lock()
-        .read_to_end(&mut bytes)
-        .doing("reading the plan")?;
+    std::io::stdin().lock().read_to_end(&mut bytes).doing("reading the plan")?;
     forget::put_null_on_stdin()?;
-    serde_json::from_slice(&bytes).map_err(|error| Failure::Plan {
-        reason: format!("not a sandbox plan: {error}"),
-    })
+    serde_json::from_slice(&bytes).map_err(|error| Failure::Plan { reason: format!("not a sandbox plan: {error}") })
 }
 
 /// Without these three a step of the root or a stray process would be the host's.
 fn check_namespaces(plan: &SandboxPlan) -> Result<(), Failure> {
     for namespace in [Namespace::User, Namespace::Mount, Namespace::Pid] {
         if !plan.namespaces.contains(&namespace) {
-            return Err(Failure::Plan {
-                reason: format!("its namespaces lack {namespace:?}"),
-            });
+            return Err(Failure::Plan { reason: format!("its namespaces lack {namespace:?}") });
         }
     }
     Ok(())
@@ -114,16 +107,13 @@ fn die_with_the_runner(runner: &OwnedFd) -> Result<(), Failure> {
     let mut socket = [PollFd::new(std::os::fd::AsFd::as_fd(runner), PollFlags::empty())];
     poll(&mut socket, PollTimeout::ZERO).doing("looking for the runner")?;
     if socket[0].any() == Some(true) {
-        return Err(Failure::Check {
-            finding: "the runner is gone".into(),
-        });
+        return Err(Failure::Check { finding: "the runner is gone".into() });
     }
     Ok(())
 }
 
 /// The type that the pidfd calls take.
 fn number_of(process: Pid) -> Result<PidNumber, Failure> {
-    PidNumber::from_raw(process.as_raw()).ok_or_else(|| Failure::Check {
-        finding: format!("{process} is not a process number"),
-    })
+    PidNumber::from_raw(process.as_raw())
+        .ok_or_else(|| Failure::Check { finding: format!("{process} is not a process number") })
 }

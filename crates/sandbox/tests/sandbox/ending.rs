@@ -8,10 +8,7 @@ use std::time::{Duration, Instant};
 fn exit_statuses_are_the_builders() {
     let lab = Lab::new();
     for code in [0, 1, 3, 255] {
-        assert_eq!(
-            lab.run(&lab.plan(&format!("exit {code}"))).report.exit,
-            BuilderExit::Exited(code)
-        );
+        assert_eq!(lab.run(&lab.plan(&format!("exit {code}"))).report.exit, BuilderExit::Exited(code));
     }
 }
 
@@ -37,10 +34,7 @@ fn the_end_of_the_log_is_the_end_of_the_build() {
     assert_eq!(ran.report.exit, BuilderExit::Signaled(9));
     assert_eq!(ran.log, "last words\n");
     assert!(before.elapsed() < Duration::from_secs(10));
-    assert_ne!(
-        std::fs::read_to_string(lab.build().join("marker")).unwrap_or_default(),
-        "end\n"
-    );
+    assert_ne!(std::fs::read_to_string(lab.build().join("marker")).unwrap_or_default(), "end\n");
 }
 
 #[test]
@@ -69,10 +63,7 @@ fn the_log_is_complete_and_not_a_byte_is_changed() {
     let lab = Lab::new();
     let log =
         lab.log_of("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; printf 'no newline\\ttab\\r'");
-    let expected: String = (0..20_000)
-        .map(|i| format!("line {i}\n"))
-        .chain(["no newline\ttab\r".to_owned()])
-        .collect();
+    let expected: String = (0..20_000).map(|i| format!("line {i}\n")).chain(["no newline\ttab\r".to_owned()]).collect();
     assert_eq!(log.len(), expected.len());
     assert!(log == expected);
 }
@@ -102,10 +93,7 @@ fn the_deadline_is_kept() {
     let before = Instant::now();
     assert_eq!(lab.run(&plan).report.exit, BuilderExit::TimedOut { seconds: 1 });
     let taken = before.elapsed();
-    assert!(
-        taken >= Duration::from_secs(1) && taken < Duration::from_secs(4),
-        "{taken:?}"
-    );
+    assert!(taken >= Duration::from_secs(1) && taken < Duration::from_secs(4), "{taken:?}");
 }
 
 #[test]
@@ -173,13 +161,8 @@ fn a_builder_that_cannot_be_executed_fails_with_nixs_words() {
         assert_eq!(ran.log, format!("error: executing '{program}': {words}\n"));
     }
     let mut plan = lab.plan("");
-    plan.process
-        .environment
-        .push(("big".into(), "x".repeat(144_000).into()));
-    assert_eq!(
-        lab.run(&plan).log,
-        "error: executing '/bin/sh': Argument list too long\n"
-    );
+    plan.process.environment.push(("big".into(), "x".repeat(144_000).into()));
+    assert_eq!(lab.run(&plan).log, "error: executing '/bin/sh': Argument list too long\n");
 }
 
 #[test]
@@ -195,11 +178,7 @@ fn a_relative_program_is_looked_up_in_the_working_directory() {
 fn processor_time_is_accounted() {
     let lab = Lab::new();
     let ran = lab.run(&lab.plan("(i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done); exit 0"));
-    assert!(
-        ran.report.cpu_user + ran.report.cpu_system > Duration::from_millis(20),
-        "{:?}",
-        ran.report
-    );
+    assert!(ran.report.cpu_user + ran.report.cpu_system > Duration::from_millis(20), "{:?}", ran.report);
 }
 
 #[test]

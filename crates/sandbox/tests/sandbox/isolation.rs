@@ -18,22 +18,14 @@ fn its_network_is_a_loopback_that_works_and_nothing_else() {
     assert!(log.contains("inet addr:127.0.0.1  Mask:255.0.0.0"), "{log}");
     assert!(log.contains("UP LOOPBACK RUNNING"), "{log}");
     if std::path::Path::new("/proc/net/if_inet6").exists() {
-        assert!(
-            log.contains("00000000000000000000000000000001 01 80 10 80       lo"),
-            "{log}"
-        );
+        assert!(log.contains("00000000000000000000000000000001 01 80 10 80       lo"), "{log}");
     }
 }
 
 #[test]
 fn the_network_is_the_hosts_only_when_the_plan_says_so() {
     let lab = Lab::new();
-    let own = || {
-        std::fs::read_link("/proc/self/ns/net")
-            .unwrap()
-            .to_string_lossy()
-            .into_owned()
-    };
+    let own = || std::fs::read_link("/proc/self/ns/net").unwrap().to_string_lossy().into_owned();
     let script = "ls -l /proc/self/ns/net";
     assert!(!lab.log_of(script).contains(&own()));
     let mut plan = lab.plan(script);
@@ -87,16 +79,11 @@ fn inputs_cannot_be_changed_by_any_call() {
     let lab = Lab::new();
     let input = lab.input();
     let mut plan = probe::plan(&lab, "mounts");
-    insert(
-        &mut plan,
-        [bind(&input, "/input", BindKind::Directory, Access::ReadOnly)],
-    );
+    insert(&mut plan, [bind(&input, "/input", BindKind::Directory, Access::ReadOnly)]);
     let answers = probe::answers(&lab, &plan);
     assert_eq!(answers.len(), 7, "{answers:?}");
     for answer in &answers {
-        let refused = ["EPERM", "EROFS", "EINVAL", "EACCES"]
-            .iter()
-            .any(|errno| answer.ends_with(errno));
+        let refused = ["EPERM", "EROFS", "EINVAL", "EACCES"].iter().any(|errno| answer.ends_with(errno));
         assert!(refused, "{answers:?}");
     }
     assert_eq!(std::fs::read_to_string(input.join("file")).unwrap(), "original\n");
@@ -110,10 +97,7 @@ fn a_shell_cannot_change_its_inputs_either() {
         "chmod 777 /input/file; echo changed > /input/file; rm /input/file; mount -o remount,rw /input; umount /input
          touch /input/new; cat /input/file",
     );
-    insert(
-        &mut plan,
-        [bind(&input, "/input", BindKind::Directory, Access::ReadOnly)],
-    );
+    insert(&mut plan, [bind(&input, "/input", BindKind::Directory, Access::ReadOnly)]);
     let ran = lab.run(&plan);
     assert!(ran.log.ends_with("original\n"), "{}", ran.log);
     assert_eq!(std::fs::read_dir(&input).unwrap().count(), 1);
@@ -127,10 +111,7 @@ fn a_builder_that_is_root_of_a_namespace_of_its_own_finds_its_inputs_locked() {
         "unshare -r -m sh -c 'id -u; mount -o remount,bind,rw /input; umount /input; echo changed > /input/file'
          cat /input/file",
     );
-    insert(
-        &mut plan,
-        [bind(&input, "/input", BindKind::Directory, Access::ReadOnly)],
-    );
+    insert(&mut plan, [bind(&input, "/input", BindKind::Directory, Access::ReadOnly)]);
     let log = lab.run(&plan).log;
     // Nix lets builders have namespaces, so the plan does; that it worked is what makes this test one.
     assert!(log.starts_with("0\n") && log.ends_with("original\n"), "{log}");
@@ -142,10 +123,7 @@ fn mounts_below_a_read_only_bind_are_read_only_too() {
     // /dev is the one directory that has other file systems mounted in it on every machine.
     let lab = Lab::new();
     let mut plan = lab.plan("cat /proc/self/mountinfo");
-    insert(
-        &mut plan,
-        [bind("/dev", "/host-dev", BindKind::Directory, Access::ReadOnly)],
-    );
+    insert(&mut plan, [bind("/dev", "/host-dev", BindKind::Directory, Access::ReadOnly)]);
     let ran = lab.run(&plan);
     let below: Vec<&str> = ran.log.lines().filter(|line| line.contains(" /host-dev")).collect();
     assert!(below.len() > 1, "{}", ran.log);
@@ -173,12 +151,7 @@ fn the_seccomp_filter_answers_in_the_kernels_place() {
         action: SeccompAction::Errno(errno as u16),
         why: "as Nix does".into(),
     };
-    let set_id = |argument| {
-        vec![ArgumentTest {
-            argument,
-            is: ArgumentCondition::AnyBitOf(0o6000),
-        }]
-    };
+    let set_id = |argument| vec![ArgumentTest { argument, is: ArgumentCondition::AnyBitOf(0o6000) }];
     let policy = SeccompPolicy {
         default: SeccompAction::Allow,
         rules: vec![
@@ -189,19 +162,12 @@ fn the_seccomp_filter_answers_in_the_kernels_place() {
     };
     let mut plan = probe::plan(&lab, "seccomp");
     plan.seccomp = policy;
-    let expected = [
-        "create: done",
-        "plain chmod: done",
-        "set-id chmod: EPERM",
-        "high bits: EPERM",
-        "getxattr: EOPNOTSUPP",
-    ];
+    let expected =
+        ["create: done", "plain chmod: done", "set-id chmod: EPERM", "high bits: EPERM", "getxattr: EOPNOTSUPP"];
     assert_eq!(probe::answers(&lab, &plan), expected);
     let mut plan = lab.plan("cat /proc/1/status");
-    plan.seccomp = SeccompPolicy {
-        default: SeccompAction::Allow,
-        rules: vec![rule(&["chmod"], set_id(1), libc::EPERM)],
-    };
+    plan.seccomp =
+        SeccompPolicy { default: SeccompAction::Allow, rules: vec![rule(&["chmod"], set_id(1), libc::EPERM)] };
     let ran = lab.run(&plan);
     assert!(ran.log.contains("Seccomp:\t2\n"), "{}", ran.log);
     assert!(ran.report.enforced.seccomp_instructions.is_some_and(|count| count > 5));
@@ -231,10 +197,7 @@ fn a_device_that_was_not_bound_cannot_be_made_or_opened() {
     let lab = Lab::new();
     let mut plan = lab.plan("cat /input/null 2>&1; true");
     // The same device through a directory bind, which is nodev.
-    insert(
-        &mut plan,
-        [bind("/dev", "/input", BindKind::Directory, Access::ReadOnly)],
-    );
+    insert(&mut plan, [bind("/dev", "/input", BindKind::Directory, Access::ReadOnly)]);
     let ran = lab.run(&plan);
     assert!(ran.log.contains("Permission denied"), "{}", ran.log);
 }

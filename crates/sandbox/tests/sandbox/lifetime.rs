@@ -25,10 +25,7 @@ fn runner() {
 const RUNNER: [&str; 5] = ["--exact", "lifetime::runner", "--ignored", "--nocapture", "--quiet"];
 
 fn runner_command(command: &mut Command, plan: &SandboxPlan) {
-    command
-        .env("PLAN", serde_json::to_string(plan).unwrap())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
+    command.env("PLAN", serde_json::to_string(plan).unwrap()).stdin(Stdio::null()).stdout(Stdio::piped());
 }
 
 /// Starts a runner whose builder says "started" and then keeps writing the time into a file.
@@ -57,14 +54,7 @@ fn beats(lab: &Lab) -> u64 {
 fn children(process: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let read = |task: std::io::Result<fs::DirEntry>| fs::read_to_string(task.unwrap().path().join("children")).unwrap();
-    tasks
-        .flat_map(|task| {
-            read(task)
-                .split_whitespace()
-                .map(|id| id.parse().unwrap())
-                .collect::<Vec<_>>()
-        })
-        .collect()
+    tasks.flat_map(|task| read(task).split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<_>>()).collect()
 }
 
 fn kill(process: u32) {
@@ -77,9 +67,7 @@ fn gone_within(limit: Duration, process: u32) -> bool {
     // A zombie that its new parent has not reaped yet is gone as far as we are concerned.
     let gone = || {
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-        stat.rsplit(')')
-            .next()
-            .is_none_or(|rest| rest.trim().is_empty() || rest.trim().starts_with(['Z', 'X']))
+        stat.rsplit(')').next().is_none_or(|rest| rest.trim().is_empty() || rest.trim().starts_with(['Z', 'X']))
     };
     while Instant::now() < until {
         if gone() {
@@ -112,14 +100,8 @@ fn the_builder_dies_with_the_runner() {
     );
     runner.kill().unwrap();
     runner.wait().unwrap();
-    assert!(
-        gone_within(Duration::from_secs(1), builder),
-        "the builder outlives its runner"
-    );
-    assert!(
-        gone_within(Duration::from_secs(1), helper),
-        "the helper outlives its runner"
-    );
+    assert!(gone_within(Duration::from_secs(1), builder), "the builder outlives its runner");
+    assert!(gone_within(Duration::from_secs(1), helper), "the helper outlives its runner");
     let then = beats(&lab);
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(beats(&lab), then);
@@ -134,10 +116,7 @@ fn the_builder_dies_with_the_runner_even_when_the_helper_is_stopped() {
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGSTOP).unwrap();
     runner.kill().unwrap();
     runner.wait().unwrap();
-    assert!(
-        gone_within(Duration::from_secs(1), builder),
-        "a stopped helper keeps the builder alive"
-    );
+    assert!(gone_within(Duration::from_secs(1), builder), "a stopped helper keeps the builder alive");
     assert!(gone_within(Duration::from_secs(1), helper));
 }
 
@@ -151,10 +130,7 @@ fn the_builder_dies_with_the_helper_and_the_runner_says_so() {
     output.read_to_string(&mut rest).unwrap();
     // The runner had to wait for the builder before it spoke.
     assert!(gone_within(Duration::ZERO, builder), "the builder outlives its helper");
-    assert!(
-        rest.contains("error: the sandbox helper ended without a report (signal: 9 (SIGKILL))"),
-        "{rest}"
-    );
+    assert!(rest.contains("error: the sandbox helper ended without a report (signal: 9 (SIGKILL))"), "{rest}");
     assert!(rest.contains("remedy: look for the out-of-memory killer"), "{rest}");
     runner.wait().unwrap();
 }
@@ -176,10 +152,7 @@ fn the_deadline_is_kept_even_when_the_runner_is_stopped() {
     let (_helper, builder) = helper_and_builder(&runner);
     let process = nix::unistd::Pid::from_raw(i32::try_from(runner.id()).unwrap());
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGSTOP).unwrap();
-    assert!(
-        gone_within(Duration::from_secs(3), builder),
-        "a stopped runner prolongs the build"
-    );
+    assert!(gone_within(Duration::from_secs(3), builder), "a stopped runner prolongs the build");
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGCONT).unwrap();
     let mut rest = String::new();
     output.read_to_string(&mut rest).unwrap();
@@ -217,28 +190,15 @@ fn in_a_container(lab: &Lab, preparation: &str, script: &str) -> String {
 fn a_container_that_has_one_id_is_enough() {
     let lab = Lab::new();
     let output = in_a_container(&lab, "true", "id -u; id -g; touch /build/x && echo written");
-    assert!(
-        output.contains("1000\n100\nwritten\n") && output.contains("report: Exited(0)"),
-        "{output}"
-    );
+    assert!(output.contains("1000\n100\nwritten\n") && output.contains("report: Exited(0)"), "{output}");
 }
 
 #[test]
 fn without_user_namespaces_nothing_runs_and_the_setting_is_named() {
     let lab = Lab::new();
-    let output = in_a_container(
-        &lab,
-        "echo 0 > /proc/sys/user/max_user_namespaces",
-        "touch /build/executed",
-    );
-    assert!(
-        output.contains("error: cannot create a new user namespace: No space left on device"),
-        "{output}"
-    );
-    assert!(
-        output.contains("remedy: raise the sysctl user.max_user_namespaces"),
-        "{output}"
-    );
+    let output = in_a_container(&lab, "echo 0 > /proc/sys/user/max_user_namespaces", "touch /build/executed");
+    assert!(output.contains("error: cannot create a new user namespace: No space left on device"), "{output}");
+    assert!(output.contains("remedy: raise the sysctl user.max_user_namespaces"), "{output}");
     assert!(!lab.build().join("executed").exists());
 }
 
@@ -246,14 +206,8 @@ fn without_user_namespaces_nothing_runs_and_the_setting_is_named() {
 fn with_a_masked_proc_nothing_runs_and_the_mask_is_named() {
     let lab = Lab::new();
     let output = in_a_container(&lab, "mount --bind /dev/null /proc/cmdline", "touch /build/executed");
-    assert!(
-        output.contains("procfs /proc: making the file system: Operation not permitted"),
-        "{output}"
-    );
-    assert!(
-        output.contains("/proc/cmdline") && output.contains("systempaths=unconfined"),
-        "{output}"
-    );
+    assert!(output.contains("procfs /proc: making the file system: Operation not permitted"), "{output}");
+    assert!(output.contains("/proc/cmdline") && output.contains("systempaths=unconfined"), "{output}");
     assert!(!lab.build().join("executed").exists());
 }
 
@@ -290,17 +244,10 @@ fn no_descriptor_and_no_child_is_left_behind() {
 fn a_hard_limit_of_the_runner_is_not_raised() {
     let lab = Lab::new();
     let mut plan = lab.plan("ulimit -c; ulimit -Hc");
-    let limit = ResourceLimit {
-        resource: Resource::Core,
-        soft: Some(u64::MAX),
-        hard: Some(u64::MAX),
-    };
+    let limit = ResourceLimit { resource: Resource::Core, soft: Some(u64::MAX), hard: Some(u64::MAX) };
     plan.limits.resources = vec![limit];
     let mut command = Command::new("sh");
-    command
-        .args(["-c", "ulimit -c 8 && exec \"$@\"", "sh"])
-        .arg(std::env::current_exe().unwrap())
-        .args(RUNNER);
+    command.args(["-c", "ulimit -c 8 && exec \"$@\"", "sh"]).arg(std::env::current_exe().unwrap()).args(RUNNER);
     runner_command(&mut command, &plan);
     let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
     assert!(output.contains("8\n8\nreport: Exited(0)"), "{output}");

@@ -13,9 +13,7 @@ fn status(lab: &Lab) -> BTreeMap<String, String> {
     plan.process.arguments = vec!["cat".into(), "/proc/1/status".into()];
     let log = lab.run(&plan).log;
     let fields = log.lines().filter_map(|line| line.split_once(":\t"));
-    fields
-        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
-        .collect()
+    fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
 }
 
 #[test]
@@ -28,20 +26,14 @@ fn output_and_error_are_a_raw_terminal_and_input_is_not() {
     );
     let expected = "out\nerror\nthrough the name\nend of input\na\nb\n";
     assert!(log.starts_with(expected), "{log}");
-    assert!(
-        log.contains("/dev/tty: No such device or address"),
-        "a controlling terminal: {log}"
-    );
+    assert!(log.contains("/dev/tty: No such device or address"), "a controlling terminal: {log}");
 }
 
 #[test]
 fn the_terminal_is_as_the_kernel_makes_it_but_raw() {
     let lab = Lab::new();
     let expected = ["size 0 0, 38400 baud, post-processing off"];
-    assert_eq!(
-        crate::probe::answers(&lab, &crate::probe::plan(&lab, "terminal")),
-        expected
-    );
+    assert_eq!(crate::probe::answers(&lab, &crate::probe::plan(&lab, "terminal")), expected);
 }
 
 #[test]
@@ -56,17 +48,12 @@ fn environment_and_arguments_are_exactly_the_plans() {
     let lab = Lab::new();
     let mut plan = lab.plan("");
     plan.process.program = "/bin/sh".into();
-    plan.process.arguments = ["cat", "/proc/self/environ", "/proc/self/cmdline"]
-        .map(Into::into)
-        .to_vec();
+    plan.process.arguments = ["cat", "/proc/self/environ", "/proc/self/cmdline"].map(Into::into).to_vec();
     plan.process.environment = [("Z", "last first"), ("A b", "odd=name"), ("EMPTY", ""), ("1", "\u{e9}")]
         .map(|(name, value)| (name.into(), value.into()))
         .to_vec();
     let log = lab.run(&plan).log;
-    assert_eq!(
-        log,
-        "Z=last first\0A b=odd=name\0EMPTY=\0\u{31}=\u{e9}\0cat\0/proc/self/environ\0/proc/self/cmdline\0"
-    );
+    assert_eq!(log, "Z=last first\0A b=odd=name\0EMPTY=\0\u{31}=\u{e9}\0cat\0/proc/self/environ\0/proc/self/cmdline\0");
 }
 
 #[test]
@@ -88,15 +75,9 @@ fn the_builder_is_its_inside_ids_and_nobody_else() {
     }
     let ran = lab.run(&lab.plan("touch mine"));
     let metadata = std::fs::metadata(lab.build().join("mine")).unwrap();
-    let owner = (
-        std::os::unix::fs::MetadataExt::uid(&metadata),
-        std::os::unix::fs::MetadataExt::gid(&metadata),
-    );
+    let owner = (std::os::unix::fs::MetadataExt::uid(&metadata), std::os::unix::fs::MetadataExt::gid(&metadata));
     assert_eq!(owner, (identity().outside_uid, identity().outside_gid));
-    assert_eq!(
-        (ran.report.enforced.outside_uid, ran.report.enforced.outside_gid),
-        owner
-    );
+    assert_eq!((ran.report.enforced.outside_uid, ran.report.enforced.outside_gid), owner);
 }
 
 #[test]
@@ -113,9 +94,7 @@ fn the_groups_of_root_are_not_the_builders() {
 fn the_builder_leads_a_session_of_its_own() {
     let stat = Lab::new().log_of("cat /proc/1/stat");
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    let [_state, parent, group, session, terminal, ..] = fields[..] else {
-        panic!("{stat}")
-    };
+    let [_state, parent, group, session, terminal, ..] = fields[..] else { panic!("{stat}") };
     assert_eq!([parent, group, session, terminal], ["0", "1", "1", "0"], "{stat}");
 }
 
@@ -164,43 +143,27 @@ fn resource_limits_are_set_and_never_raised() {
     let mut plan = lab.plan("ulimit -c; ulimit -Hc; ulimit -n; ulimit -Hn; ulimit -f");
     let (soft, hard) = usual_open_files();
     let (_, hard_core) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_CORE).unwrap();
-    let core = if hard_core == u64::MAX {
-        "unlimited".into()
-    } else {
-        (hard_core / 512).to_string()
-    };
+    let core = if hard_core == u64::MAX { "unlimited".into() } else { (hard_core / 512).to_string() };
     let limit = |resource, soft, hard| ResourceLimit { resource, soft, hard };
-    plan.limits.resources = vec![
-        limit(Resource::Core, Some(0), Some(u64::MAX)),
-        limit(Resource::FileSize, Some(5120), None),
-    ];
+    plan.limits.resources =
+        vec![limit(Resource::Core, Some(0), Some(u64::MAX)), limit(Resource::FileSize, Some(5120), None)];
     assert_eq!(
         lab.run(&plan).log,
         format!("0\n{core}\n{soft}\n{hard}\n10\n"),
         "the limit of open files is the caller's"
     );
     plan.limits.resources = vec![limit(Resource::OpenFiles, Some(u64::MAX), None)];
-    assert!(
-        lab.run(&plan).log.contains(&format!("\n{hard}\n{hard}\n")),
-        "soft up to hard"
-    );
+    assert!(lab.run(&plan).log.contains(&format!("\n{hard}\n{hard}\n")), "soft up to hard");
 }
 
 #[test]
 fn the_number_of_processes_is_limited_even_when_root_runs_it() {
     let lab = Lab::new();
     let mut plan = lab.plan("i=0; while [ $i -lt 40 ]; do sleep 5 & i=$((i+1)); done; echo all started");
-    let limit = ResourceLimit {
-        resource: Resource::Processes,
-        soft: Some(20),
-        hard: Some(20),
-    };
+    let limit = ResourceLimit { resource: Resource::Processes, soft: Some(20), hard: Some(20) };
     plan.limits.resources = vec![limit];
     let ran = lab.run(&plan);
-    assert!(
-        !ran.log.contains("all started") && ran.log.contains("can't fork"),
-        "{ran:?}"
-    );
+    assert!(!ran.log.contains("all started") && ran.log.contains("can't fork"), "{ran:?}");
 }
 
 #[test]

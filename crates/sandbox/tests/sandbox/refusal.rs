@@ -27,10 +27,7 @@ fn a_policy_that_names_no_system_call_is_refused() {
         why: "a slip of the keys".into(),
     });
     let error = lab.refusal(&plan).to_string();
-    assert!(
-        error.contains("chmood") && error.contains("a slip of the keys"),
-        "{error}"
-    );
+    assert!(error.contains("chmood") && error.contains("a slip of the keys"), "{error}");
 }
 
 #[test]
@@ -73,12 +70,7 @@ fn a_filter_that_forbids_what_the_builder_needs_does_not_pass_for_a_builder_that
 fn a_helper_that_is_not_there_or_is_none_is_reported() {
     let lab = Lab::new();
     let plan = lab.plan("touch /build/executed");
-    let run = |helper: &str| {
-        Sandbox::new(Helper::at(helper))
-            .unwrap()
-            .run(&plan, &mut |_| ())
-            .unwrap_err()
-    };
+    let run = |helper: &str| Sandbox::new(Helper::at(helper)).unwrap().run(&plan, &mut |_| ()).unwrap_err();
     assert!(matches!(run("/absent/helper"), SandboxError::HelperStart { .. }));
     let error = run("/bin/true");
     assert!(matches!(error, SandboxError::HelperDied { .. }), "{error}");

@@ -14,11 +14,7 @@ fn steps_make_what_they_say() {
     let mut plan = lab.plan(
         "stat -c '%n %a %F %u:%g' /closed /sticky /file /closed/link /tmp; cat /file; cat /closed/link; stat -c %s /empty",
     );
-    let file = |path: &str, mode, content: &str| RootStep::File {
-        path: path.into(),
-        mode,
-        content: content.into(),
-    };
+    let file = |path: &str, mode, content: &str| RootStep::File { path: path.into(), mode, content: content.into() };
     insert(
         &mut plan,
         [
@@ -27,10 +23,7 @@ fn steps_make_what_they_say() {
             file("/file", 0o751, "content\n"),
             file("/empty", 0o444, ""),
             symlink("/closed/link", "../file"),
-            RootStep::Mode {
-                path: "/closed".into(),
-                mode: 0o550,
-            },
+            RootStep::Mode { path: "/closed".into(), mode: 0o550 },
         ],
     );
     let expected = "/closed 550 directory 1000:100\n/sticky 3775 directory 1000:100\n\
@@ -44,14 +37,7 @@ fn files_larger_than_the_usual_root_fit() {
     let lab = Lab::new();
     let mut plan = lab.plan("stat -c %s /large");
     let content = "x".repeat(9 << 20).into();
-    insert(
-        &mut plan,
-        [RootStep::File {
-            path: "/large".into(),
-            mode: 0o444,
-            content,
-        }],
-    );
+    insert(&mut plan, [RootStep::File { path: "/large".into(), mode: 0o444, content }]);
     assert_eq!(lab.run(&plan).log, format!("{}\n", 9 << 20));
 }
 
@@ -64,10 +50,7 @@ fn a_closure_of_more_inputs_than_open_files_is_bound() {
     insert(&mut plan, [directory("/many", 0o755)]);
     for number in 0..1500 {
         let target = format!("/many/{number}");
-        insert(
-            &mut plan,
-            [bind(&input, &target, BindKind::Directory, Access::ReadOnly)],
-        );
+        insert(&mut plan, [bind(&input, &target, BindKind::Directory, Access::ReadOnly)]);
     }
     assert!(lab.run(&plan).log.ends_with("1500\n"));
 }
@@ -96,10 +79,7 @@ fn sources_below_directories_of_the_runner_alone_are_found() {
     let input = lab.input();
     fs::set_permissions(lab.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let mut plan = lab.plan("cat /input/file");
-    insert(
-        &mut plan,
-        [bind(&input, "/input", BindKind::Directory, Access::ReadOnly)],
-    );
+    insert(&mut plan, [bind(&input, "/input", BindKind::Directory, Access::ReadOnly)]);
     assert_eq!(lab.run(&plan).log, "original\n");
 }
 
@@ -110,9 +90,7 @@ fn refused(lab: &Lab, steps: Vec<RootStep>, which: usize, errno: i32) -> String 
     insert(&mut plan, steps);
     let error = lab.refusal(&plan);
     let text = chain(&error);
-    let SandboxError::RootStep { index, source, .. } = &error else {
-        panic!("{text}")
-    };
+    let SandboxError::RootStep { index, source, .. } = &error else { panic!("{text}") };
     assert_eq!(*index, offset + which, "{text}");
     assert_eq!(source.raw_os_error(), Some(errno), "{text}");
     text
@@ -136,12 +114,7 @@ fn a_source_must_be_what_the_plan_says_it_is() {
         let text = refused(&lab, step(source, kind), 0, errno);
         assert!(text.contains(source) && text.contains("/x"), "{text}");
     }
-    refused(
-        &lab,
-        vec![bind("/dev/null", "/x", BindKind::File, Access::ReadOnly)],
-        0,
-        libc::EINVAL,
-    );
+    refused(&lab, vec![bind("/dev/null", "/x", BindKind::File, Access::ReadOnly)], 0, libc::EINVAL);
 }
 
 #[test]
@@ -159,29 +132,18 @@ fn a_symbolic_link_of_the_plan_is_never_followed() {
         for step in [
             mount("/link"),
             mount("/link/x"),
-            RootStep::Tmpfs {
-                path: "/link".into(),
-                mode: 0o755,
-                size: "1m".into(),
-            },
+            RootStep::Tmpfs { path: "/link".into(), mode: 0o755, size: "1m".into() },
             RootStep::Proc { path: "/link".into() },
             RootStep::Pts { path: "/link".into() },
             RootStep::ReadOnly { path: "/link".into() },
-            RootStep::Mode {
-                path: "/link".into(),
-                mode: 0o777,
-            },
+            RootStep::Mode { path: "/link".into(), mode: 0o777 },
         ] {
             refused(&lab, vec![link.clone(), step], 1, libc::ELOOP);
         }
         for step in [directory("/link/x", 0o755), symlink("/link/x", "y")] {
             refused(&lab, vec![link.clone(), step], 1, libc::ELOOP);
         }
-        let file = RootStep::File {
-            path: "/link".into(),
-            mode: 0o644,
-            content: "x".into(),
-        };
+        let file = RootStep::File { path: "/link".into(), mode: 0o644, content: "x".into() };
         refused(&lab, vec![link, file], 1, libc::EEXIST);
     }
     assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
@@ -194,11 +156,7 @@ fn a_symbolic_link_inside_a_bind_is_not_followed_as_a_mount_point() {
     make_symlink("/etc", input.join("etc")).unwrap();
     let steps = vec![
         bind(&input, "/input", BindKind::Directory, Access::ReadWrite),
-        RootStep::Tmpfs {
-            path: "/input/etc".into(),
-            mode: 0o755,
-            size: "1m".into(),
-        },
+        RootStep::Tmpfs { path: "/input/etc".into(), mode: 0o755, size: "1m".into() },
     ];
     refused(&lab, steps, 1, libc::ELOOP);
 }
@@ -213,31 +171,11 @@ fn steps_that_make_no_sense_are_named() {
         (directory("relative", 0o755), libc::EINVAL),
         (directory("/bin/../up", 0o755), libc::EINVAL),
         (symlink("/bin", "elsewhere"), libc::EEXIST),
-        (
-            RootStep::Tmpfs {
-                path: "/t".into(),
-                mode: 0o755,
-                size: "huge".into(),
-            },
-            libc::EINVAL,
-        ),
+        (RootStep::Tmpfs { path: "/t".into(), mode: 0o755, size: "huge".into() }, libc::EINVAL),
         (RootStep::ReadOnly { path: "/bin".into() }, libc::EINVAL),
         (RootStep::ReadOnly { path: "/absent".into() }, libc::ENOENT),
-        (
-            RootStep::Tmpfs {
-                path: "/bin/sh".into(),
-                mode: 0o755,
-                size: "1m".into(),
-            },
-            libc::EINVAL,
-        ),
-        (
-            RootStep::Mode {
-                path: "/absent".into(),
-                mode: 0o755,
-            },
-            libc::ENOENT,
-        ),
+        (RootStep::Tmpfs { path: "/bin/sh".into(), mode: 0o755, size: "1m".into() }, libc::EINVAL),
+        (RootStep::Mode { path: "/absent".into(), mode: 0o755 }, libc::ENOENT),
     ] {
         let text = refused(&lab, vec![step], 0, errno);
         assert!(text.starts_with("step "), "{text}");
@@ -248,15 +186,7 @@ fn steps_that_make_no_sense_are_named() {
 fn the_mode_of_what_is_the_hosts_is_not_changed() {
     let lab = Lab::new();
     let before = fs::metadata(lab.build()).unwrap().permissions();
-    refused(
-        &lab,
-        vec![RootStep::Mode {
-            path: "/build".into(),
-            mode: 0o777,
-        }],
-        0,
-        libc::EXDEV,
-    );
+    refused(&lab, vec![RootStep::Mode { path: "/build".into(), mode: 0o777 }], 0, libc::EXDEV);
     assert_eq!(fs::metadata(lab.build()).unwrap().permissions(), before);
 }
 
@@ -272,9 +202,5 @@ fn a_builder_of_root_is_not_root_outside() {
     let mut plan = lab.plan("cat /secret; touch /secret; chmod 777 /secret");
     insert(&mut plan, [bind(&secret, "/secret", BindKind::File, Access::ReadWrite)]);
     let log = lab.run(&plan).log;
-    assert_eq!(
-        log.matches("Permission denied").count() + log.matches("Operation not permitted").count(),
-        3,
-        "{log}"
-    );
+    assert_eq!(log.matches("Permission denied").count() + log.matches("Operation not permitted").count(), 3, "{log}");
 }
