@@ -176,6 +176,23 @@ fn every_page_is_in_the_summary_and_every_link_leads_somewhere() {
     }
 }
 
+#[test]
+fn every_field_of_the_result_is_described() {
+    let lab = Lab::new();
+    let page = read(&root().join("docs/results.md"));
+    lab.write("x.json", r#"{"name": "x", "dontUnpack": true, "buildPhase": "echo > $out", "outputHash": ""}"#);
+    let (_, failed) = lab.build_json(&["x.json"]);
+    lab.write("y.json", r#"{"name": "y", "dontUnpack": true, "buildPhase": "echo > $out"}"#);
+    let (_, built) = lab.build_json(&["y.json"]);
+    for object in [&failed, &failed["hash"], &built["outputs"]["out"]] {
+        for field in object.as_object().expect("an object").keys() {
+            // `hash.got` is spelled as the path of a field, and so are outputs.
+            let is_described = [format!("`{field}`"), format!("`{field}."), format!(".{field}`")];
+            assert!(is_described.iter().any(|words| page.contains(words)), "'{field}' is not in docs/results.md");
+        }
+    }
+}
+
 /// Whoever follows the README has what CI has.
 #[test]
 fn the_readme_names_the_packages_that_ci_installs() {
