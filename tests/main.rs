@@ -7,6 +7,7 @@ mod server; // an HTTPS server with its own authority
 
 mod architecture; // the crates depend on each other as the design says
 mod bad_input; // files that are refused, and what is said about them
+mod dependencies; // what is built first
 mod documentation; // the pages and the README tell the truth
 mod examples; // every folder of examples/
 mod flags; // links, standard input, limits and what is shown
