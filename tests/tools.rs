@@ -70,6 +70,8 @@ fn a_path_names_a_tool_and_a_missing_one_is_said_to_be_missing() {
     must_print(&build(&lab, &[tool.to_str().expect("UTF-8")], "greet"), "tools> greeted");
     let run = build(&lab, &["no-such-tool-anywhere"], "true");
     assert!(run.code == 100 && run.stderr.contains("no command for: no-such-tool-anywhere"), "{}", run.stderr);
+    let run = build(&lab, &[], "no-such-tool-anywhere");
+    assert!(run.stderr.contains("note: 'no-such-tool-anywhere' was not found inside;"), "{}", run.stderr);
 }
 
 /// The article's names of packages find what the machine has under another name.
