@@ -11,8 +11,11 @@ mod documentation; // the pages and the README tell the truth
 mod examples; // every folder of examples/
 mod flags; // links, standard input, limits and what is shown
 mod https; // fixed outputs fetch from a real server, and verify it
+mod oracle; // the same as real Nix
 mod outcomes; // how builds end: statuses, exit codes, words, JSON
+mod outputs; // canonical form, references, declared hashes
 mod rules; // the sandbox as a builder sees it
 mod setup_script; // the phases' own tests
+mod store; // what is left behind, whatever happened
 mod tools; // tools of the machine, wherever they are
 mod verbs; // show, explain, hash, refs

@@ -266,10 +266,11 @@ impl Walk<'_> {
             FileType::Unknown => {
                 let status = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(|error| system("examine", &path, error))?;
-                match FileType::from_raw_mode(status.st_mode) {
-                    FileType::Unknown => Err(InspectError::UnsupportedType { path }),
-                    kind => self.visit(parent, name, kind, path),
+                let kind = FileType::from_raw_mode(status.st_mode);
+                if kind == FileType::Unknown {
+                    return Err(InspectError::UnsupportedType { path });
                 }
+                self.visit(parent, name, kind, path)
             }
             FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice => {
                 Err(InspectError::UnsupportedType { path })

@@ -180,7 +180,9 @@ fn scalar(value: &Value) -> Option<String> {
         Value::Null => Some("''".to_owned()),
         Value::Bool(truth) => Some(if *truth { "1" } else { "" }.to_owned()),
         Value::Number(number) => {
-            if (number.as_f64()? as f32).fract() != 0.0 {
+            // As in Nix, an infinity is its own ceiling: doubles that no 32-bit float holds are shown.
+            let float = number.as_f64()? as f32;
+            if float.ceil() != float {
                 return None;
             }
             let integer = match (number.as_i64(), number.as_u64(), number.as_f64()) {

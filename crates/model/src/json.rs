@@ -286,6 +286,11 @@ impl Node {
         })
     }
 
+    /// The members of an object without positions.
+    pub fn to_serde_object(&self) -> Result<serde_json::Map<String, serde_json::Value>, InputError> {
+        Ok(self.object()?.iter().map(|member| (member.key.clone(), member.node.to_serde())).collect())
+    }
+
     /// The value without positions. Numbers become what Nix's reader makes of them: integers that fit 64 bits, else doubles.
     pub fn to_serde(&self) -> serde_json::Value {
         use serde_json::Value as Json;

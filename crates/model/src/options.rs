@@ -189,10 +189,12 @@ fn structured(attributes: &serde_json::Map<String, Value>) -> Result<Options, Op
                 let mut found = Vec::new();
                 let mut open = vec![paths];
                 while let Some(value) = open.pop() {
-                    match value {
-                        Value::String(path) => found.push(path.clone()),
-                        Value::Array(elements) => open.extend(elements.iter().rev()),
-                        other => return Err(wrong_type("exportReferencesGraph", "array", other)),
+                    if let Value::String(path) = value {
+                        found.push(path.clone());
+                    } else if let Value::Array(elements) = value {
+                        open.extend(elements.iter().rev());
+                    } else {
+                        return Err(wrong_type("exportReferencesGraph", "array", value));
                     }
                 }
                 options.reference_graphs.insert(name.clone(), found);

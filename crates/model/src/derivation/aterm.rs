@@ -197,10 +197,7 @@ pub(super) fn take_structured(
         .remove(&key)
         .map(|text| {
             let node = crate::json::parse(&text).map_err(|error| format!("environment variable '__json': {error}"))?;
-            match node.to_serde() {
-                serde_json::Value::Object(attributes) => Ok(attributes),
-                _ => Err("environment variable '__json' is not a JSON object".to_owned()),
-            }
+            node.to_serde_object().map_err(|_| "environment variable '__json' is not a JSON object".to_owned())
         })
         .transpose()
 }

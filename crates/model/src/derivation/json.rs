@@ -173,13 +173,7 @@ fn read_one(path: Option<&StorePath>, node: &Node) -> Result<(Generation, Deriva
         Generation::Version3 | Generation::Version4 | Generation::Resolved => None,
     };
     let structured_attributes = match node.get("structuredAttrs") {
-        Some(attributes) => {
-            attributes.object()?;
-            match attributes.to_serde() {
-                serde_json::Value::Object(attributes) => Some(attributes),
-                _ => None,
-            }
-        }
+        Some(attributes) => Some(attributes.to_serde_object()?),
         None => from_environment,
     };
     let parts = DerivationParts {

@@ -151,12 +151,10 @@ impl<R: Read> Reader<R> {
     pub fn next_event(&mut self) -> Result<Option<NarEvent>, NarReadError> {
         match self.next {
             Next::Start => {
-                let magic = self.string("keyword", TAG_LENGTH_LIMIT).map_err(|error| match error {
-                    NarReadError::TooLong { .. } => NarReadError::NotAnArchive,
-                    error => error,
-                })?;
-                if magic != b"nix-archive-1" {
-                    return Err(NarReadError::NotAnArchive);
+                match self.string("keyword", TAG_LENGTH_LIMIT) {
+                    Ok(magic) if magic == b"nix-archive-1" => {}
+                    Ok(_) | Err(NarReadError::TooLong { .. }) => return Err(NarReadError::NotAnArchive),
+                    Err(error) => return Err(error),
                 }
                 self.node().map(Some)
             }

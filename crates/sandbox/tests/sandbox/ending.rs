@@ -155,7 +155,7 @@ fn a_builder_that_cannot_be_executed_fails_with_nixs_words() {
         ("bin/relative", "No such file or directory"),
     ] {
         let mut plan = lab.plan("");
-        plan.process.program = program.into();
+        plan.process.program = fodder_model::sandbox::Program::Execute(program.into());
         let ran = lab.run(&plan);
         assert_eq!(ran.report.exit, BuilderExit::Exited(1));
         assert_eq!(ran.log, format!("error: executing '{program}': {words}\n"));
@@ -169,7 +169,7 @@ fn a_builder_that_cannot_be_executed_fails_with_nixs_words() {
 fn a_relative_program_is_looked_up_in_the_working_directory() {
     let lab = Lab::new();
     let mut plan = lab.plan("echo found");
-    plan.process.program = "bin/sh".into();
+    plan.process.program = fodder_model::sandbox::Program::Execute("bin/sh".into());
     plan.process.working_directory = "/".into();
     assert_eq!(lab.run(&plan).log, "found\n");
 }

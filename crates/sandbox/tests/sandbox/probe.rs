@@ -18,7 +18,7 @@ pub(crate) fn plan(lab: &Lab, probe: &str) -> SandboxPlan {
     }
     let own = std::env::current_exe().unwrap();
     insert(&mut plan, [bind(own, "/probe", BindKind::File, Access::ReadOnly)]);
-    plan.process.program = "/probe".into();
+    plan.process.program = fodder_model::sandbox::Program::Execute("/probe".into());
     plan.process.arguments =
         ["/probe", "--exact", "probe::inside", "--ignored", "--nocapture", "--quiet"].map(Into::into).to_vec();
     plan.process.environment = vec![

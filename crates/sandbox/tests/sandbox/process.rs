@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 fn status(lab: &Lab) -> BTreeMap<String, String> {
     // Not by way of a shell, which has its own ideas of signals.
     let mut plan = lab.plan("");
-    plan.process.program = "/bin/cat".into();
+    plan.process.program = fodder_model::sandbox::Program::Execute("/bin/cat".into());
     plan.process.arguments = vec!["cat".into(), "/proc/1/status".into()];
     let log = lab.run(&plan).log;
     let fields = log.lines().filter_map(|line| line.split_once(":\t"));
@@ -47,7 +47,7 @@ fn standard_input_is_dev_null_and_writable() {
 fn environment_and_arguments_are_exactly_the_plans() {
     let lab = Lab::new();
     let mut plan = lab.plan("");
-    plan.process.program = "/bin/sh".into();
+    plan.process.program = fodder_model::sandbox::Program::Execute("/bin/sh".into());
     plan.process.arguments = ["cat", "/proc/self/environ", "/proc/self/cmdline"].map(Into::into).to_vec();
     plan.process.environment = [("Z", "last first"), ("A b", "odd=name"), ("EMPTY", ""), ("1", "\u{e9}")]
         .map(|(name, value)| (name.into(), value.into()))
