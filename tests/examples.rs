@@ -27,7 +27,12 @@ const EXAMPLES: [Example; 7] = [
         folder: "normal",
         code: 100,
         status: "PermanentFailure",
-        says: &["Network is unreachable", "unable to resolve host address", "buildPhase failed with exit status 4"],
+        says: &[
+            "Network is unreachable",
+            "unable to resolve host address",
+            "buildPhase failed with exit status 4",
+            "note: this derivation declares no output hash, so it has no network",
+        ],
         files: &[],
     },
     // Its address is replaced by that of a server of the test's own.

@@ -70,6 +70,62 @@ fn a_path_names_a_tool_and_a_missing_one_is_said_to_be_missing() {
     must_print(&build(&lab, &[tool.to_str().expect("UTF-8")], "greet"), "tools> greeted");
     let run = build(&lab, &["no-such-tool-anywhere"], "true");
     assert!(run.code == 100 && run.stderr.contains("no command for: no-such-tool-anywhere"), "{}", run.stderr);
+    let run = build(&lab, &[], "no-such-tool-anywhere");
+    assert!(run.stderr.contains("note: 'no-such-tool-anywhere' was not found inside;"), "{}", run.stderr);
+}
+
+/// The article's names of packages find what the machine has under another name.
+#[test]
+fn a_package_of_nixpkgs_finds_the_command_of_the_machine() {
+    let lab = Lab::new();
+    let toolchain = lab.path().join(".nvm/versions/node/v99");
+    program(&toolchain.join("bin/node"), "#!/bin/sh\necho node is found\n");
+    std::fs::create_dir(toolchain.join("lib")).expect("create a directory");
+    std::fs::create_dir(lab.path().join("bin")).expect("create a directory");
+    symlink(toolchain.join("bin/node"), lab.path().join("bin/node")).expect("link");
+    must_print(&build(&lab, &["nodejs_22"], "node"), "tools> node is found");
+}
+
+/// One table twice: what is looked up outside is what the setup script asks for inside.
+#[test]
+fn the_program_and_the_setup_script_agree_on_packages() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../model/src/short_form/setup.sh");
+    let text = std::fs::read_to_string(script).expect("read the setup script");
+    let (_, table) = text.split_once("\ncommandsOf() {").expect("the table");
+    let (table, _) = table.split_once("\n}\n").expect("its end");
+    let mut packages: Vec<String> = table
+        .lines()
+        .filter_map(|line| line.trim_start().split_once(") "))
+        .flat_map(|(names, _)| names.split('|').map(|name| name.trim().replace("[0-9]", "7").replace('*', "x")))
+        .filter(|name| !name.contains(['$', ' ', '#']))
+        .collect();
+    assert!(packages.len() > 40, "the table was not found: {packages:?}");
+    let more = [
+        "git",
+        "nodejs_22",
+        "go_1_22",
+        "pkgs.curl",
+        "python3",
+        "python314",
+        "jdk21",
+        "postgresql.pg_config",
+        "a_b",
+        "xz.bin",
+    ];
+    packages.extend(more.map(str::to_owned));
+    let mut bash = std::process::Command::new("bash");
+    bash.args([
+        "-c",
+        &format!("commandsOf() {{{table}\n}}\nfor package; do echo $(commandsOf \"$package\"); done"),
+        "bash",
+    ]);
+    bash.args(&packages);
+    let run = Lab::new().run(bash);
+    let of_script: Vec<&str> = run.stdout.lines().collect();
+    assert_eq!(of_script.len(), packages.len(), "{}", run.stderr);
+    for (package, expected) in packages.iter().zip(of_script) {
+        assert_eq!(fodder_model::short_form::commands_of(package).join(" "), expected, "{package}");
+    }
 }
 
 #[test]

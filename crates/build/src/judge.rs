@@ -2,6 +2,7 @@
 
 use crate::{
     BuildRequest,
+    advice::advice,
     error::BuildError,
     inspect::{self, InspectError, Inspection, Instructions},
     load::Loaded,
@@ -95,7 +96,8 @@ pub(crate) fn failed(
         }
         message.push_str(&format!("\nFor full logs, see:\n  {}", ran.log_file.display()));
     }
-    let outcome = ran_outcome(loaded, &prepared, &ran, status, message, clock);
+    let mut outcome = ran_outcome(loaded, &prepared, &ran, status, message, clock);
+    outcome.notes.extend(advice(&prepared.plan, loaded.format, &ran.tail));
     keep_or_remove(outcome, prepared, request)
 }
 

@@ -1,6 +1,7 @@
 //! The straight line from a derivation to a registered store path. Prints nothing and never exits.
 #![forbid(unsafe_code)]
 
+mod advice;
 pub mod builtin;
 mod dependencies;
 pub mod error;

@@ -2,11 +2,13 @@
 //! ordinary derivation, which real Nix can build as well.
 
 mod desugar;
+mod packages;
 pub mod schema;
 
 pub use desugar::{
     CERTIFICATE_BUNDLE, CERTIFICATE_VARIABLES, SETUP_SCRIPT_NAME, desugar, setup_script, setup_script_path,
 };
+pub use packages::commands_of;
 
 use crate::{
     attributes::{self, AttributeKind},
@@ -244,17 +246,19 @@ impl ShortForm {
         if StorePath::from_full_path(word).is_ok() {
             return Ok(());
         }
-        let tool = if word.starts_with('/') {
-            Tool::Path(word.to_owned())
+        let tools = if word.starts_with('/') {
+            vec![Tool::Path(word.to_owned())]
         } else if word.is_empty() || word.contains('/') || word.contains('\0') {
             return Err(node
                 .error(format!("'{word}' is neither a command name nor an absolute path"))
                 .with_hint("write 'git', or '/opt/git/bin/git'"));
         } else {
-            Tool::Command(word.to_owned())
+            commands_of(word).into_iter().map(Tool::Command).collect()
         };
-        if !self.tools.contains(&tool) {
-            self.tools.push(tool);
+        for tool in tools {
+            if !self.tools.contains(&tool) {
+                self.tools.push(tool);
+            }
         }
         Ok(())
     }
