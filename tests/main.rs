@@ -1,17 +1,24 @@
-#![allow(missing_docs, unreachable_pub, reason = "a test binary has no interface")]
 //! Every test that needs the whole program. One binary, so that it links once; a line for what belongs in each module.
+#![allow(missing_docs, unreachable_pub, reason = "a test binary has no interface")]
 
 mod lab; // a fresh store and directory for each test, and one command
 mod recipe; // derivations for tests
+mod server; // an HTTPS server with its own authority
 
 mod architecture; // the crates depend on each other as the design says
 mod bad_input; // files that are refused, and what is said about them
+mod dependencies; // what is built first
 mod differences; // the page of differences from Nix is true
+mod documentation; // the pages and the README tell the truth
+mod examples; // every folder of examples/
 mod flags; // links, standard input, limits and what is shown
+mod https; // fixed outputs fetch from a real server, and verify it
 mod log; // the log, stored and shown
 mod oracle; // the same as real Nix
 mod outcomes; // how builds end: statuses, exit codes, words, JSON
 mod outputs; // canonical form, references, declared hashes
 mod rules; // the sandbox as a builder sees it
+mod setup_script; // the phases' own tests
 mod store; // what is left behind, whatever happened
+mod tools; // tools of the machine, wherever they are
 mod verbs; // show, explain, hash, refs

@@ -54,7 +54,12 @@ pub fn probe(request: &ProbeRequest<'_>) -> Result<HostFacts, BuildError> {
         .map(|(name, value)| (ByteString::from(name.into_vec()), ByteString::from(value.into_vec())))
         .collect();
     let paths = profile.host_paths().into_iter().chain(extra_paths.iter().map(|extra| extra.source.clone()));
-    let files = paths.map(|path| { let file = host_file(path.as_path()); (path, file) }).collect();
+    let files = paths
+        .map(|path| {
+            let file = host_file(path.as_path());
+            (path, file)
+        })
+        .collect();
     let search_path = environment.get(&ByteString::from("PATH")).cloned().unwrap_or_default();
     let home = environment.get(&ByteString::from("HOME")).cloned().unwrap_or_default();
     Ok(HostFacts {
@@ -67,10 +72,7 @@ pub fn probe(request: &ProbeRequest<'_>) -> Result<HostFacts, BuildError> {
         files,
         shell: shell::find(),
         certificates: certificates::find(ca_file, &environment, scratch)?,
-        tools: tools
-            .iter()
-            .map(|tool| (tool.clone(), tools::find(tool, &search_path, home.as_path())))
-            .collect(),
+        tools: tools.iter().map(|tool| (tool.clone(), tools::find(tool, &search_path, home.as_path()))).collect(),
         environment,
     })
 }

@@ -112,7 +112,9 @@ impl InspectError {
     /// Whether the output is to blame, and not the machine.
     pub fn is_rejection(&self) -> bool {
         match self {
-            InspectError::Missing { .. } | InspectError::UnsupportedType { .. } | InspectError::Suspicious { .. } => true,
+            InspectError::Missing { .. } | InspectError::UnsupportedType { .. } | InspectError::Suspicious { .. } => {
+                true
+            }
             InspectError::Nar { source, path: _ } => !matches!(source, NarError::Output(_)),
             InspectError::System { .. } => false,
         }
@@ -167,8 +169,7 @@ pub fn inspect(
         }
     }
     let Walk { nar, contents, references, .. } = walk;
-    let (sinks, nar_size) =
-        nar.finish().map_err(|source| InspectError::Nar { path: shown.to_owned(), source })?;
+    let (sinks, nar_size) = nar.finish().map_err(|source| InspectError::Nar { path: shown.to_owned(), source })?;
     let finish = |sink: HashSink| sink.finish().map_err(|error| error_of("hash", shown, error));
     let nar_hash = finish(sinks.nar)?;
     let hash = match (instructions.content, contents, sinks.other) {
@@ -265,10 +266,11 @@ impl Walk<'_> {
             FileType::Unknown => {
                 let status = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(|error| system("examine", &path, error))?;
-                match FileType::from_raw_mode(status.st_mode) {
-                    FileType::Unknown => Err(InspectError::UnsupportedType { path }),
-                    kind => self.visit(parent, name, kind, path),
+                let kind = FileType::from_raw_mode(status.st_mode);
+                if kind == FileType::Unknown {
+                    return Err(InspectError::UnsupportedType { path });
                 }
+                self.visit(parent, name, kind, path)
             }
             FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice => {
                 Err(InspectError::UnsupportedType { path })
@@ -328,13 +330,7 @@ impl Walk<'_> {
     }
 
     /// Opens for reading. What the builder closed to itself (mode 0) is opened up first, if we may change it.
-    fn open(
-        &self,
-        parent: BorrowedFd<'_>,
-        name: &CStr,
-        path: &Path,
-        flags: OFlags,
-    ) -> Result<OwnedFd, InspectError> {
+    fn open(&self, parent: BorrowedFd<'_>, name: &CStr, path: &Path, flags: OFlags) -> Result<OwnedFd, InspectError> {
         let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(parent, name, flags, Mode::empty()) {
             Err(Errno::ACCESS) if self.instructions.canonicalise => {
@@ -342,9 +338,9 @@ impl Walk<'_> {
                     rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
                         .map_err(|error| system("open", path, error))?;
                 let status = rustix::fs::fstat(&handle).map_err(|error| system("examine", path, error))?;
-                let mode = Mode::from_raw_mode(status.st_mode & 0o777) | Mode::RUSR | Mode::from_raw_mode(
-                    if flags.contains(OFlags::DIRECTORY) { 0o300 } else { 0 },
-                );
+                let mode = Mode::from_raw_mode(status.st_mode & 0o777)
+                    | Mode::RUSR
+                    | Mode::from_raw_mode(if flags.contains(OFlags::DIRECTORY) { 0o300 } else { 0 });
                 let through = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handle));
                 rustix::fs::chmod(&through, mode).map_err(|error| system("change the mode of", path, error))?;
                 rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(|error| system("open", path, error))

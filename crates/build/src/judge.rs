@@ -2,6 +2,7 @@
 
 use crate::{
     BuildRequest,
+    advice::advice,
     error::BuildError,
     inspect::{self, InspectError, Inspection, Instructions},
     load::Loaded,
@@ -41,11 +42,7 @@ pub(crate) struct Verdict {
 }
 
 /// The outcome when all outputs are valid already; `None` when there is something to build.
-pub(crate) fn already_valid(
-    loaded: &Loaded,
-    store: &Store,
-    clock: &Clock,
-) -> Result<Option<BuildOutcome>, BuildError> {
+pub(crate) fn already_valid(loaded: &Loaded, store: &Store, clock: &Clock) -> Result<Option<BuildOutcome>, BuildError> {
     let mut outputs = BTreeMap::new();
     for (name, path) in loaded.derivation.known_output_paths() {
         let Some(path) = path else { return Ok(None) };
@@ -54,8 +51,7 @@ pub(crate) fn already_valid(
     }
     let mut outcome = outcome(loaded, Status::AlreadyValid, String::new(), clock);
     outcome.outputs = outputs;
-    outcome.hash =
-        loaded.derivation.fixed_content().map(|content| HashReport { specified: content.hash, got: None });
+    outcome.hash = loaded.derivation.fixed_content().map(|content| HashReport { specified: content.hash, got: None });
     Ok(Some(outcome))
 }
 
@@ -83,9 +79,7 @@ pub(crate) fn failed(
             (Status::PermanentFailure, format!("builder failed due to signal {signal} ({})", signal_words(signal)))
         }
         BuilderExit::TimedOut { seconds } => (Status::TimedOut, format!("timed out after {seconds} seconds")),
-        BuilderExit::Silent { seconds } => {
-            (Status::TimedOut, format!("timed out after {seconds} seconds of silence"))
-        }
+        BuilderExit::Silent { seconds } => (Status::TimedOut, format!("timed out after {seconds} seconds of silence")),
         BuilderExit::LogLimitExceeded { bytes } => {
             (Status::LogLimitExceeded, format!("killed after writing more than {bytes} bytes of log output"))
         }
@@ -102,7 +96,8 @@ pub(crate) fn failed(
         }
         message.push_str(&format!("\nFor full logs, see:\n  {}", ran.log_file.display()));
     }
-    let outcome = ran_outcome(loaded, &prepared, &ran, status, message, clock);
+    let mut outcome = ran_outcome(loaded, &prepared, &ran, status, message, clock);
+    outcome.notes.extend(advice(&prepared.plan, loaded.format, &ran.tail));
     keep_or_remove(outcome, prepared, request)
 }
 
@@ -196,10 +191,8 @@ pub(crate) fn judge(
             return Ok(verdict);
         }
     };
-    let facts: BTreeMap<String, OutputFacts> = outputs
-        .iter()
-        .map(|(name, inspection)| (name.clone(), facts(&plan.outputs[name], inspection)))
-        .collect();
+    let facts: BTreeMap<String, OutputFacts> =
+        outputs.iter().map(|(name, inspection)| (name.clone(), facts(&plan.outputs[name], inspection))).collect();
     let closure = prepared
         .inputs
         .iter()
@@ -415,7 +408,7 @@ fn ran_outcome(
     outcome
 }
 
-fn outcome(loaded: &Loaded, status: Status, error_msg: String, clock: &Clock) -> BuildOutcome {
+pub(crate) fn outcome(loaded: &Loaded, status: Status, error_msg: String, clock: &Clock) -> BuildOutcome {
     BuildOutcome {
         version: 1,
         success: matches!(status, Status::Built | Status::AlreadyValid | Status::Substituted),
@@ -430,6 +423,7 @@ fn outcome(loaded: &Loaded, status: Status, error_msg: String, clock: &Clock) ->
         impure_variables: Vec::new(),
         violations: Vec::new(),
         references: Vec::new(),
+        dependencies: Vec::new(),
         log_file: None,
         kept: None,
         start_time: clock.start,

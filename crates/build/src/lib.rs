@@ -1,6 +1,9 @@
 //! The straight line from a derivation to a registered store path. Prints nothing and never exits.
 #![forbid(unsafe_code)]
 
+mod advice;
+pub mod builtin;
+mod dependencies;
 pub mod error;
 pub mod host;
 pub mod inspect;
@@ -11,6 +14,7 @@ pub mod outcome;
 mod prepare;
 mod run;
 
+pub use dependencies::build_with_dependencies;
 pub use error::BuildError;
 pub use outcome::{BuildOutcome, Event, Status, exit_code};
 pub use prepare::{Prepared, Refused, prepare, prepare_to_explain};
@@ -36,6 +40,10 @@ pub struct BuildRequest {
     pub keep_failed: bool,
     /// Never use the network.
     pub offline: bool,
+    /// How many derivations are built at once; 0 counts as 1.
+    pub max_jobs: usize,
+    /// Go on with what does not depend on a failure.
+    pub keep_going: bool,
 }
 
 impl BuildRequest {
@@ -65,7 +73,7 @@ pub fn build(
     store: &Store,
     sandbox: &Sandbox,
     request: &BuildRequest,
-    observe: &mut dyn FnMut(Event<'_>),
+    observe: &mut dyn FnMut(Event),
 ) -> Result<BuildOutcome, BuildError> {
     let clock = outcome_clock::Clock::start();
     prepare::add_sources(loaded, store, clock.start)?;

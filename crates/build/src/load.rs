@@ -16,6 +16,7 @@ use fodder_model::{
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// Largest input that is read, in bytes. A closure of nixpkgs' largest packages takes a tenth of it.
@@ -56,7 +57,7 @@ pub struct Loaded {
     /// Its options.
     pub options: Options,
     /// All derivations of the file, by the paths that the file uses.
-    pub set: DerivationSet,
+    pub set: Arc<DerivationSet>,
     /// Profile that the file asks for, or that its format implies.
     pub profile: String,
     /// Tools that a short form asks for.
@@ -170,8 +171,11 @@ fn read(file: &Path) -> Result<Vec<u8>, LoadError> {
     use std::io::Read as _;
     let at = |source| LoadError::Read { path: file.to_owned(), source };
     let mut text = Vec::new();
-    let input: Box<dyn std::io::Read> =
-        if file == Path::new("-") { Box::new(std::io::stdin()) } else { Box::new(std::fs::File::open(file).map_err(at)?) };
+    let input: Box<dyn std::io::Read> = if file == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(file).map_err(at)?)
+    };
     input.take(INPUT_SIZE_LIMIT + 1).read_to_end(&mut text).map_err(at)?;
     if text.len() as u64 > INPUT_SIZE_LIMIT {
         return Err(at(std::io::Error::other(format!("it is larger than {INPUT_SIZE_LIMIT} bytes"))));
@@ -233,14 +237,15 @@ fn finish(
     let path = paths::derivation_path(&derivation).map_err(paths::PathsError::from)?;
     let mut notes = Vec::new();
     if path != declared {
-        notes.push(format!("the file calls this derivation '{declared}', but it was changed since and is now '{path}'"));
+        notes
+            .push(format!("the file calls this derivation '{declared}', but it was changed since and is now '{path}'"));
     }
     Ok(Loaded {
         format,
         derivation,
         path,
         options: Options::default(),
-        set,
+        set: Arc::new(set),
         profile: "nix".to_owned(),
         tools: Vec::new(),
         sources: Vec::new(),

@@ -94,11 +94,7 @@ pub enum Wanted<'a> {
 }
 
 /// Looks through the tree at `top`, calling `report` for each place, files in byte order. Never follows links.
-pub fn locate(
-    top: &Path,
-    wanted: Wanted<'_>,
-    report: &mut dyn FnMut(ReferenceHit),
-) -> Result<(), BuildError> {
+pub fn locate(top: &Path, wanted: Wanted<'_>, report: &mut dyn FnMut(ReferenceHit)) -> Result<(), BuildError> {
     let mut open: Vec<(PathBuf, ByteString)> = vec![(top.to_owned(), ByteString::default())];
     while let Some((path, relative)) = open.pop() {
         let at = |source: std::io::Error| BuildError::Read { path: path.clone(), source };
@@ -140,13 +136,7 @@ pub fn locate(
     Ok(())
 }
 
-fn in_text(
-    text: &[u8],
-    file: &ByteString,
-    cause: Cause,
-    wanted: Wanted<'_>,
-    report: &mut dyn FnMut(ReferenceHit),
-) {
+fn in_text(text: &[u8], file: &ByteString, cause: Cause, wanted: Wanted<'_>, report: &mut dyn FnMut(ReferenceHit)) {
     let mut hit = |offset, path| {
         report(ReferenceHit { file: file.clone(), offset, path, cause, context: printable(text) });
     };

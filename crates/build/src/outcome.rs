@@ -1,13 +1,7 @@
 //! What a build came to. A failed build is a value of this; an error means that we could not find out.
 
 use crate::locate::ReferenceHit;
-use fodder_model::{
-    bytes::ByteString,
-    checks::Violation,
-    hash::Hash,
-    plan::Network,
-    store_path::StorePath,
-};
+use fodder_model::{bytes::ByteString, checks::Violation, hash::Hash, plan::Network, store_path::StorePath};
 use fodder_sandbox::Enforced;
 use serde::Serialize;
 use std::{
@@ -63,6 +57,8 @@ pub struct BuildOutcome {
     pub violations: Vec<Violation>,
     /// Every place that mentions a path which must not be mentioned.
     pub references: Vec<ReferenceHit>,
+    /// What had to be built first, in the order in which it ended.
+    pub dependencies: Vec<BuildOutcome>,
     /// The whole log.
     pub log_file: Option<PathBuf>,
     /// What `--keep-failed` left.
@@ -106,11 +102,13 @@ pub struct HashReport {
     pub got: Option<Hash>,
 }
 
-/// The exit code for an outcome: Nix's own numbers, and 112 for forbidden references, which Nix does not tell apart.
+/// The exit code for an outcome: Nix's own numbers, and 112 for forbidden references, which Nix does not tell apart. A failed
+/// dependency gives its own.
 pub fn exit_code(outcome: &BuildOutcome) -> u8 {
     match outcome.status {
         Status::Built | Status::AlreadyValid | Status::Substituted => 0,
-        Status::PermanentFailure | Status::InputRejected | Status::DependencyFailed => 100,
+        Status::DependencyFailed => outcome.dependencies.iter().map(exit_code).find(|code| *code != 0).unwrap_or(100),
+        Status::PermanentFailure | Status::InputRejected => 100,
         Status::TimedOut => 101,
         Status::HashMismatch => 102,
         Status::NotDeterministic => 104,
@@ -133,11 +131,11 @@ pub(crate) fn is_reference(violation: &Violation) -> bool {
 
 /// Something that happens during a build.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum Event {
     /// A piece of the builder's log, raw.
-    Log(&'a [u8]),
+    Log(Vec<u8>),
     /// Another process builds the same path, and we wait for it.
-    WaitingFor(&'a StorePath),
+    WaitingFor(StorePath),
     /// The builder has been started.
     Started,
     /// The builder has ended and its outputs are being read.

@@ -74,7 +74,8 @@ pub(crate) fn add_sources(loaded: &Loaded, store: &Store, time: i64) -> Result<(
     if loaded.derivation.input_sources.contains(&setup) {
         store.add_temporary_roots([&setup])?;
         if !store.is_valid(&setup)? {
-            let directory = tempfile::tempdir().map_err(|source| BuildError::Write { path: std::env::temp_dir(), source })?;
+            let directory =
+                tempfile::tempdir().map_err(|source| BuildError::Write { path: std::env::temp_dir(), source })?;
             let file = directory.path().join(short_form::SETUP_SCRIPT_NAME);
             std::fs::write(&file, short_form::setup_script())
                 .map_err(|source| BuildError::Write { path: file.clone(), source })?;
@@ -109,11 +110,11 @@ fn add_derivation(loaded: &Loaded, store: &Store, time: i64) -> Result<(), Build
 pub(crate) fn lock_outputs<'store>(
     loaded: &Loaded,
     store: &'store Store,
-    observe: &mut dyn FnMut(Event<'_>),
+    observe: &mut dyn FnMut(Event),
 ) -> Result<PathLocks<'store>, BuildError> {
     let paths: BTreeSet<StorePath> = loaded.derivation.known_output_paths().into_values().flatten().collect();
     store.add_temporary_roots(&paths)?;
-    Ok(store.lock_paths(&paths, &mut |path: &StorePath| observe(Event::WaitingFor(path)))?)
+    Ok(store.lock_paths(&paths, |path: &StorePath| observe(Event::WaitingFor(path.clone())))?)
 }
 
 /// The plan, with everything in place to execute it.
@@ -187,10 +188,7 @@ pub fn prepare_to_explain(
     plan_with(loaded, &inputs, request, identity, None, &scratch_paths(&scratch))
 }
 
-fn missing_or(
-    loaded: &Loaded,
-    mut planned: BTreeMap<StorePath, Input>,
-) -> Result<BTreeMap<StorePath, Input>, Refused> {
+fn missing_or(loaded: &Loaded, mut planned: BTreeMap<StorePath, Input>) -> Result<BTreeMap<StorePath, Input>, Refused> {
     if let Some((derivation, _)) = loaded.derivation.input_derivations.iter().next() {
         return Err(Refused::MissingDerivation(derivation.clone()));
     }
@@ -247,9 +245,9 @@ fn plan_with(
             plan.notes.splice(0..0, loaded.notes.iter().cloned());
             Ok(Ok(plan))
         }
-        Err(error @ (PlanError::HostFile { .. } | PlanError::NoCertificates | PlanError::NetworkNotDeclared { .. })) => {
-            Err(BuildError::Plan(error))
-        }
+        Err(
+            error @ (PlanError::HostFile { .. } | PlanError::NoCertificates | PlanError::NetworkNotDeclared { .. }),
+        ) => Err(BuildError::Plan(error)),
         Err(
             error @ (PlanError::Platform { .. }
             | PlanError::Features { .. }

@@ -24,7 +24,7 @@ pub(crate) fn run(
     prepared: &Prepared,
     store: &Store,
     sandbox: &Sandbox,
-    observe: &mut dyn FnMut(Event<'_>),
+    observe: &mut dyn FnMut(Event),
 ) -> Result<Ran, BuildError> {
     let log_file = store.log_path(&prepared.plan.derivation);
     let mut log = store.open_log(&prepared.plan.derivation)?;
@@ -36,7 +36,7 @@ pub(crate) fn run(
             write_error = log.write_all(piece).err();
         }
         tail.feed(piece);
-        observe(Event::Log(piece));
+        observe(Event::Log(piece.to_vec()));
     })?;
     match write_error {
         Some(source) => Err(BuildError::Write { path: log_file, source }),

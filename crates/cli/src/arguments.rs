@@ -126,9 +126,12 @@ pub(crate) struct BuildArguments {
     /// Print the result as one JSON object instead of the store paths.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Accepted for the sake of scripts; FILE is one derivation.
-    #[arg(short = 'j', long, value_name = "N", default_value = "1")]
-    pub(crate) max_jobs: String,
+    /// How many derivations to build at once, where FILE holds what its derivation depends on; `auto` is one a processor.
+    #[arg(short = 'j', long, value_name = "N", default_value = "auto", value_parser = parse_jobs)]
+    pub(crate) max_jobs: usize,
+    /// After a failure, go on with everything that does not depend on it.
+    #[arg(short = 'k', long)]
+    pub(crate) keep_going: bool,
 }
 
 #[derive(Args, Debug)]
@@ -179,6 +182,13 @@ pub(crate) struct HashArguments {
     /// Print all spellings as one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn parse_jobs(text: &str) -> Result<usize, String> {
+    match text {
+        "auto" => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+        text => text.parse().map_err(|_| "expected a number, or 'auto'".to_owned()),
+    }
 }
 
 fn parse_algorithm(name: &str) -> Result<fodder_model::hash::HashAlgorithm, String> {

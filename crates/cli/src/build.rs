@@ -84,6 +84,8 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         rebuild: false,
         keep_failed: false,
         offline: *offline,
+        max_jobs: 1,
+        keep_going: false,
     })
 }
 
@@ -111,19 +113,24 @@ fn try_build(arguments: &BuildArguments) -> Result<u8, Failure> {
         out_link,
         no_link,
         json,
-        max_jobs: _,
+        max_jobs,
+        keep_going,
     } = arguments;
     let mut request = request(sandbox)?;
     request.rebuild = *rebuild;
     request.keep_failed = *keep_failed;
+    request.max_jobs = *max_jobs;
+    request.keep_going = *keep_going;
     let store = Store::open(&store_root(input.store.as_deref())?)?;
     let loaded = load(input, Some(&store))?;
     let runner = Helper::current_exe().and_then(Sandbox::new).map_err(fodder_build::BuildError::from)?;
-    let mut progress = Progress::new(&loaded.derivation.name, is_terminal() && !json, *print_build_logs);
-    let outcome =
-        fodder_build::build(&loaded, &store, &runner, &request, &mut |event| progress.observe(&event));
+    let mut progress = Progress::new(is_terminal() && !json, *print_build_logs);
+    let outcome = fodder_build::build_with_dependencies(&loaded, &store, &runner, &request, &mut |path, event| {
+        progress.observe(path, &event);
+    });
     progress.finish();
     let outcome = outcome?;
+    outcome.dependencies.iter().for_each(tell);
     tell(&outcome);
     if outcome.success && !no_link {
         link(&outcome, &store, out_link.as_deref().unwrap_or(Path::new("result")));
@@ -134,7 +141,7 @@ fn try_build(arguments: &BuildArguments) -> Result<u8, Failure> {
         print_line(&text);
     } else {
         for output in outcome.outputs.values() {
-            print_line(&output.real_path.display().to_string());
+            print_line(&output.path.to_string());
         }
     }
     Ok(exit_code(&outcome))
@@ -150,7 +157,9 @@ fn tell(outcome: &BuildOutcome) {
             print_note(&format!("AlreadyValid: '{}' was there before and was not rebuilt; use --rebuild", output.path));
         }
         if outcome.hash.is_some() {
-            print_note("note: a fixed output is found by its declared hash alone: if you changed what is fetched, this is the old one");
+            print_note(
+                "note: a fixed output is found by its declared hash alone: if you changed what is fetched, this is the old one",
+            );
         }
     }
     if !outcome.error_msg.is_empty() {
@@ -163,8 +172,12 @@ fn tell(outcome: &BuildOutcome) {
         print_note(&format!("           {}", hit.context.trim()));
     }
     if !outcome.references.is_empty() {
-        print_note("hint: a fixed output is moved between machines, so it may not name store paths; remove the mentions above");
-        print_note("      (remove-references-to -t PATH FILE, or leave the file out), and restore them in a second derivation");
+        print_note(
+            "hint: a fixed output is moved between machines, so it may not name store paths; remove the mentions above",
+        );
+        print_note(
+            "      (remove-references-to -t PATH FILE, or leave the file out), and restore them in a second derivation",
+        );
     }
     if let Some(kept) = &outcome.kept {
         print_note(&format!("note: keeping build directory \"{}\"", kept.display()));

@@ -57,8 +57,9 @@ impl From<LoadError> for Failure {
             LoadError::SeveralRoots { .. } => {
                 Failure::new(format!("error: {error}"), 2).with_hint("name the one to build after FILE")
             }
-            LoadError::NoSuchDerivation { .. } => Failure::new(format!("error: {error}"), 2)
-                .with_hint("give its name, its base name, or its full path"),
+            LoadError::NoSuchDerivation { .. } => {
+                Failure::new(format!("error: {error}"), 2).with_hint("give its name, its base name, or its full path")
+            }
             LoadError::Paths(fodder_model::derivation::paths::PathsError::MissingDerivation { .. }) => {
                 Failure::new(format!("error: {error}"), 100).with_hint(
                     "print the file again with `nix derivation show -r`, which adds the derivations it depends on",
@@ -115,8 +116,9 @@ impl From<BuildError> for Failure {
                 Failure::new(text, 125).with_hint("name a bundle with --ca-file")
             }
             BuildError::Plan(_) | BuildError::Profile(_) => Failure::new(text, 125),
-            BuildError::Store(fodder_store::StoreError::NoBuildUser { .. }) => Failure::new(text, 125)
-                .with_hint("run fodder as an ordinary user of this container instead of as root"),
+            BuildError::Store(fodder_store::StoreError::NoBuildUser { .. }) => {
+                Failure::new(text, 125).with_hint("run fodder as an ordinary user of this container instead of as root")
+            }
             BuildError::Store(_)
             | BuildError::Inspect(_)
             | BuildError::Read { .. }

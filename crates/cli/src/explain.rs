@@ -12,8 +12,8 @@ use fodder_model::{
     options::{OutputCheck, OutputChecks},
     plan::{BuildPlan, Network, NetworkMode},
     sandbox::{
-        Access, BindKind, HostName, Identity, Limits, Namespace, Process, RootStep, SandboxPlan, SeccompAction,
-        SeccompPolicy,
+        Access, BindKind, HostName, Identity, Limits, Namespace, Process, Program, RootStep, SandboxPlan,
+        SeccompAction, SeccompPolicy,
     },
 };
 use fodder_store::Store;
@@ -27,7 +27,9 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> Result<u8, Failure> {
     let loaded = load(input, store.as_ref())?;
     match fodder_build::prepare_to_explain(&loaded, store.as_ref(), &root, &request)? {
         Err(refused) => {
-            print_note(&format!("error: Cannot build '{}'.\nReason: {refused}", loaded.path).replace('\n', "\n       "));
+            print_note(
+                &format!("error: Cannot build '{}'.\nReason: {refused}", loaded.path).replace('\n', "\n       "),
+            );
             Ok(100)
         }
         Ok(plan) if *json => {
@@ -92,7 +94,10 @@ fn print(plan: &BuildPlan) {
     }
     print_sandbox(sandbox, reasons);
     heading("Afterwards");
-    item("always", "every output is put into canonical form (0444 or 0555, time 1), hashed as a NAR, and scanned for its references");
+    item(
+        "always",
+        "every output is put into canonical form (0444 or 0555, time 1), hashed as a NAR, and scanned for its references",
+    );
     for name in discard_references {
         item("not scanned", &format!("{name} (unsafeDiscardReferences)"));
     }
@@ -188,7 +193,14 @@ fn print_step(step: &RootStep, reasons: &BTreeMap<String, String>) {
                 BindKind::File => "file",
                 BindKind::Device => "device",
             };
-            (target, if source == target { format!("the host's {kind}, {access}") } else { format!("{kind} {source}, {access}") })
+            (
+                target,
+                if source == target {
+                    format!("the host's {kind}, {access}")
+                } else {
+                    format!("{kind} {source}, {access}")
+                },
+            )
         }
         RootStep::Tmpfs { path, mode, size } => (path, format!("tmpfs {mode:04o}, at most {size}")),
         RootStep::Proc { path } => (path, "procfs".to_owned()),
@@ -196,7 +208,7 @@ fn print_step(step: &RootStep, reasons: &BTreeMap<String, String>) {
         RootStep::Mode { path, mode } => (path, format!("mode becomes {mode:04o}")),
         RootStep::ReadOnly { path } => (path, "becomes read-only".to_owned()),
     };
-    let is_last_word = matches!(step, RootStep::Mode { .. });
+    let is_last_word = matches!(step, RootStep::Mode { .. } | RootStep::ReadOnly { .. }) && *path != *"/";
     let why = reasons.get(&path.to_string()).filter(|_| !is_last_word);
     let shown = path.to_string();
     let text = match why {
@@ -211,7 +223,10 @@ fn print_step(step: &RootStep, reasons: &BTreeMap<String, String>) {
 fn print_process(process: &Process) {
     let Process { program, arguments, environment, working_directory, umask, fixed_addresses, linux32 } = process;
     heading("Builder");
-    item("program", &program.to_string());
+    match program {
+        Program::Execute(path) => item("program", &path.to_string()),
+        Program::Internal(name) => item("program", &format!("{name}, a part of this program, run inside")),
+    }
     for (index, argument) in arguments.iter().enumerate() {
         item(&format!("argv[{index}]"), &argument.to_string());
     }
@@ -225,7 +240,8 @@ fn print_process(process: &Process) {
     }
     heading("Environment");
     for (name, value) in environment {
-        let shortened: ByteString = if value.len() > 300 { [&value[..300], "…".as_bytes()].concat().into() } else { value.clone() };
+        let shortened: ByteString =
+            if value.len() > 300 { [&value[..300], "…".as_bytes()].concat().into() } else { value.clone() };
         print_line(&format!("  {name}={shortened}"));
     }
 }

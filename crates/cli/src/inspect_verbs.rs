@@ -27,8 +27,8 @@ pub(crate) fn hash(arguments: &HashArguments) -> Result<u8, Failure> {
         return Err(Failure::new(text, 2).with_hint("text goes with sha256, git with sha1 or sha256"));
     }
     // Without a trailing slash or dots, behind which the kernel would follow a link.
-    let absolute = std::path::absolute(path)
-        .map_err(|source| Failure::from(BuildError::Read { path: path.clone(), source }))?;
+    let absolute =
+        std::path::absolute(path).map_err(|source| Failure::from(BuildError::Read { path: path.clone(), source }))?;
     let (parent, name) = match (absolute.parent(), absolute.file_name()) {
         (Some(parent), Some(name)) => (parent, name),
         _ => return Err(Failure::new(format!("error: '{}' cannot be hashed", path.display()), 2)),
@@ -36,12 +36,8 @@ pub(crate) fn hash(arguments: &HashArguments) -> Result<u8, Failure> {
     let directory = std::fs::File::open(parent)
         .map_err(|source| Failure::from(BuildError::Read { path: parent.to_owned(), source }))?;
     let nothing = Candidates::new([]);
-    let instructions = Instructions {
-        candidates: &nothing,
-        content: Some((method, *algo)),
-        canonicalise: false,
-        builder: None,
-    };
+    let instructions =
+        Instructions { candidates: &nothing, content: Some((method, *algo)), canonicalise: false, builder: None };
     let found = inspect::inspect(directory.as_fd(), name, path, &instructions).map_err(BuildError::from)?;
     let Some(content) = found.content else {
         let text = format!("error: '{}' is not a regular file that nobody may execute", path.display());

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // First of all: the sandbox helper is this same program and must find a process with one thread and nothing set up.
-    fodder_sandbox::dispatch_helper();
+    fodder_sandbox::dispatch_helper_with(fodder_build::builtin::INTERNAL_PROGRAMS);
     let arguments = Arguments::parse();
     match run(arguments) {
         Ok(code) => ExitCode::from(code),

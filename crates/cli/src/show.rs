@@ -27,9 +27,7 @@ pub(crate) fn show(arguments: &ShowArguments) -> Result<u8, Failure> {
             }
         }
         ShowFormat::Aterm => {
-            std::io::stdout()
-                .write_all(&aterm::write(&loaded.derivation))
-                .map_err(|error| Failure::output(&error))?;
+            std::io::stdout().write_all(&aterm::write(&loaded.derivation)).map_err(|error| Failure::output(&error))?;
         }
         ShowFormat::Path => print_line(&loaded.path.to_string()),
         ShowFormat::Outputs => {

@@ -58,7 +58,7 @@ const fn row(name: &'static str, kind: AttributeKind, group: Group, description:
 
 use AttributeKind::{Any, List, Object, Script, Source, Switch, Text};
 use Group::{
-    Builder, Environment, FixedOutput, Fodder, Hooks, Identity, Inputs, OutputChecks, Phases, PhaseSettings, Switches,
+    Builder, Environment, FixedOutput, Fodder, Hooks, Identity, Inputs, OutputChecks, PhaseSettings, Phases, Switches,
 };
 
 /// Every attribute with a meaning, in the order of the reference page.
@@ -73,8 +73,18 @@ pub const ATTRIBUTES: &[Attribute] = &[
     row("src", Source, Inputs, "Source: a path relative to the file, which is copied to the store, or a store path."),
     row("srcs", Source, Inputs, "Several sources."),
     row("patches", Source, Inputs, "Patches that `patchPhase` applies."),
-    row("nativeBuildInputs", List, Inputs, "Tools: command names looked up on this machine, absolute paths, or store paths."),
-    row("buildInputs", List, Inputs, "Libraries: store paths or directories; names are accepted and checked by nobody."),
+    row(
+        "nativeBuildInputs",
+        List,
+        Inputs,
+        "Tools: command names looked up on this machine, absolute paths, store paths, or directories beside the file (`./…`), which are copied to the store.",
+    ),
+    row(
+        "buildInputs",
+        List,
+        Inputs,
+        "Libraries: store paths or directories beside the file (`./…`); names are accepted and checked by nobody.",
+    ),
     row("propagatedBuildInputs", List, Inputs, "Recorded in `nix-support`."),
     row("propagatedNativeBuildInputs", List, Inputs, "Recorded in `nix-support`."),
     row("nativeCheckInputs", List, Inputs, "Tools, as `nativeBuildInputs`."),
@@ -150,19 +160,44 @@ pub const ATTRIBUTES: &[Attribute] = &[
     row("checkTarget", Text, PhaseSettings, "Target of `checkPhase`."),
     row("installFlags", List, PhaseSettings, "Arguments of `make` in `installPhase`."),
     row("installTargets", List, PhaseSettings, "Targets of `installPhase`."),
-    row("outputHash", Text, FixedOutput, "Hash of the output in any spelling; empty to be told it. Its presence grants the network."),
-    row("outputHashAlgo", Text, FixedOutput, "`sha256`, `sha512`, `sha1`, `md5` or `blake3`; may be left to an SRI hash."),
-    row("outputHashMode", Text, FixedOutput, "`flat`, `recursive` (also called `nar`), `text` or `git`; `flat` when absent."),
+    row(
+        "outputHash",
+        Text,
+        FixedOutput,
+        "Hash of the output in any spelling; empty to be told it. Its presence grants the network.",
+    ),
+    row(
+        "outputHashAlgo",
+        Text,
+        FixedOutput,
+        "`sha256`, `sha512`, `sha1`, `md5` or `blake3`; may be left to an SRI hash.",
+    ),
+    row(
+        "outputHashMode",
+        Text,
+        FixedOutput,
+        "`flat`, `recursive` (also called `nar`), `text` or `git`; `flat` when absent.",
+    ),
     row("impureEnvVars", List, FixedOutput, "Variables taken from the caller; only in fixed-output derivations."),
     row("allowedReferences", List, OutputChecks, "The only paths that an output may refer to."),
     row("allowedRequisites", List, OutputChecks, "The only paths that may be in an output's closure."),
     row("disallowedReferences", List, OutputChecks, "Paths that no output may refer to."),
     row("disallowedRequisites", List, OutputChecks, "Paths that may not be in an output's closure."),
     row("outputChecks", Object, OutputChecks, "The same for each output by name; with `__structuredAttrs`."),
-    row("unsafeDiscardReferences", Object, OutputChecks, "Outputs that are not scanned for references; with `__structuredAttrs`."),
+    row(
+        "unsafeDiscardReferences",
+        Object,
+        OutputChecks,
+        "Outputs that are not scanned for references; with `__structuredAttrs`.",
+    ),
     row("env", Object, Environment, "Environment variables by name."),
     row("passAsFile", List, Environment, "Attributes given as files, for values over 128 KiB."),
-    row("__structuredAttrs", Switch, Environment, "Passes attributes as JSON and shell declarations instead of variables."),
+    row(
+        "__structuredAttrs",
+        Switch,
+        Environment,
+        "Passes attributes as JSON and shell declarations instead of variables.",
+    ),
     row("exportReferencesGraph", Any, Environment, "Closures to be listed in files."),
     row("builder", Text, Builder, "Program to run instead of the phases; then `args` are its arguments."),
     row("args", List, Builder, "Arguments of `builder`."),

@@ -155,10 +155,8 @@ fn fixed(rules: &Rules, specified: Hash, facts: &OutputFacts, violations: &mut V
         violations.push(Violation::NotAPlainFile { path: facts.path.clone() });
         return;
     };
-    let refers = (!facts.references.is_empty()).then(|| Violation::FixedRefers {
-        derivation: rules.derivation.clone(),
-        references: facts.references.clone(),
-    });
+    let refers = (!facts.references.is_empty())
+        .then(|| Violation::FixedRefers { derivation: rules.derivation.clone(), references: facts.references.clone() });
     let mismatch = (content.hash != specified).then(|| Violation::HashMismatch {
         derivation: rules.derivation.clone(),
         specified,
@@ -234,7 +232,11 @@ fn output(
         let bad: BTreeSet<StorePath> =
             actual.iter().filter(|path| named.contains(*path) != is_allowed).cloned().collect();
         if !bad.is_empty() {
-            violations.push(Violation::Disallowed { path: facts.path.clone(), attribute: attribute.to_owned(), paths: bad });
+            violations.push(Violation::Disallowed {
+                path: facts.path.clone(),
+                attribute: attribute.to_owned(),
+                paths: bad,
+            });
         }
     };
     if let Some(allowed) = allowed_references {
@@ -285,7 +287,8 @@ mod tests {
     fn a_fixed_output_is_judged_by_hash_and_references_in_the_order_of_nix() {
         let right = Hash::of(HashAlgorithm::Sha256, b"x");
         let wrong = Hash::zero(HashAlgorithm::Sha256);
-        let of = |hash, references: &[&str], method| judge(Some(hash), OutputCheck::default(), facts(references, method));
+        let of =
+            |hash, references: &[&str], method| judge(Some(hash), OutputCheck::default(), facts(references, method));
         assert!(of(right, &[], ContentMethod::Nar).is_empty());
         assert_eq!(of(wrong, &[], ContentMethod::Nar), ["HashMismatch"]);
         assert_eq!(of(right, &["a"], ContentMethod::Nar), ["FixedRefers"]);

@@ -139,7 +139,12 @@ mod tests {
         let zero = Hash::zero;
         let sri = |text| Hash::parse_sri(text).unwrap();
         for (method, hash, name, expected) in [
-            (ContentMethod::Flat, Hash::of(HashAlgorithm::Sha256, b"hi\n"), "fodflat", "0i45s0c9fpy4axymfm3m81njwvd2vrfv"),
+            (
+                ContentMethod::Flat,
+                Hash::of(HashAlgorithm::Sha256, b"hi\n"),
+                "fodflat",
+                "0i45s0c9fpy4axymfm3m81njwvd2vrfv",
+            ),
             (
                 ContentMethod::Nar,
                 sri("sha256-pc6cFrU4hvIwjv0wrGSyvgHtEQJwvPQKVwSkI/9Jd44="),

@@ -251,7 +251,9 @@ impl Derivation {
     pub fn fixed_content(&self) -> Option<ContentAddress> {
         match self.outputs.values().next() {
             Some(Output::Fixed { content }) => Some(*content),
-            Some(Output::InputAddressed { .. } | Output::Floating { .. } | Output::Deferred | Output::Impure { .. })
+            Some(
+                Output::InputAddressed { .. } | Output::Floating { .. } | Output::Deferred | Output::Impure { .. },
+            )
             | None => None,
         }
     }

@@ -215,9 +215,7 @@ impl Hash {
     /// Reads `algo-<base64>` and nothing else.
     pub fn parse_sri(text: &str) -> Result<Self, HashError> {
         match text.split_once('-') {
-            Some((name, rest)) if !name.contains(':') => {
-                Self::parse_base64("SRI", rest, HashAlgorithm::parse(name)?)
-            }
+            Some((name, rest)) if !name.contains(':') => Self::parse_base64("SRI", rest, HashAlgorithm::parse(name)?),
             Some(_) | None => Err(HashError::NotSri { text: text.to_owned() }),
         }
     }
@@ -246,12 +244,7 @@ impl Hash {
         Self::checked(base, text, algorithm, &digest)
     }
 
-    fn checked(
-        base: &'static str,
-        text: &str,
-        algorithm: HashAlgorithm,
-        digest: &[u8],
-    ) -> Result<Self, HashError> {
+    fn checked(base: &'static str, text: &str, algorithm: HashAlgorithm, digest: &[u8]) -> Result<Self, HashError> {
         Self::from_digest(algorithm, digest).ok_or_else(|| HashError::Invalid {
             base,
             text: text.to_owned(),

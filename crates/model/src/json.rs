@@ -281,8 +281,14 @@ impl Node {
     /// A member that must be there.
     pub fn require(&self, key: &str) -> Result<&Node, InputError> {
         self.object()?;
-        self.get(key)
-            .ok_or_else(|| self.error(format!("expected the object to contain key '{key}' but it does not: {}", self.excerpt())))
+        self.get(key).ok_or_else(|| {
+            self.error(format!("expected the object to contain key '{key}' but it does not: {}", self.excerpt()))
+        })
+    }
+
+    /// The members of an object without positions.
+    pub fn to_serde_object(&self) -> Result<serde_json::Map<String, serde_json::Value>, InputError> {
+        Ok(self.object()?.iter().map(|member| (member.key.clone(), member.node.to_serde())).collect())
     }
 
     /// The value without positions. Numbers become what Nix's reader makes of them: integers that fit 64 bits, else doubles.

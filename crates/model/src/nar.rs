@@ -1,4 +1,4 @@
-//! Writes the NAR format: the one serialisation of a file tree from which store hashes are computed.
+//! The NAR format: the one serialisation of a file tree from which store hashes are computed.
 //!
 //! Only tokens: whoever walks the tree calls [`Writer`] in order, and gets an error instead of a malformed archive. The
 //! format, from the Nix manual ("Nix Archive (NAR) format"), where every string is its length as a little-endian `u64`,
@@ -10,6 +10,10 @@
 //!                      | "symlink" "target" TARGET
 //!                      | "directory" { "entry" "(" "name" NAME "node" node ")" } ) ")"
 //! ```
+
+mod reader;
+
+pub use reader::{NarEvent, NarReadError, Reader};
 
 use crate::bytes::ByteString;
 use std::io::{self, Write};

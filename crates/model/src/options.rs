@@ -93,9 +93,7 @@ pub fn read(derivation: &Derivation) -> Result<Options, OptionError> {
 fn plain(environment: &BTreeMap<ByteString, ByteString>) -> Result<Options, OptionError> {
     let value = |name: &str| environment.get(&ByteString::from(name));
     let words = |name: &str| -> Option<Vec<String>> {
-        value(name).map(|text| {
-            String::from_utf8_lossy(text).split_ascii_whitespace().map(str::to_owned).collect()
-        })
+        value(name).map(|text| String::from_utf8_lossy(text).split_ascii_whitespace().map(str::to_owned).collect())
     };
     let list = |name: &str| words(name).unwrap_or_default();
     let as_bytes = |words: Vec<String>| words.into_iter().map(ByteString::from);
@@ -140,7 +138,11 @@ fn plain_graphs(words: &[String]) -> Result<BTreeMap<String, Vec<String>>, Optio
 
 fn structured(attributes: &serde_json::Map<String, Value>) -> Result<Options, OptionError> {
     let mut options = Options {
-        impure_variables: strings(attributes, "impureEnvVars", "")?.unwrap_or_default().into_iter().map(Into::into).collect(),
+        impure_variables: strings(attributes, "impureEnvVars", "")?
+            .unwrap_or_default()
+            .into_iter()
+            .map(Into::into)
+            .collect(),
         required_features: strings(attributes, "requiredSystemFeatures", "")?.unwrap_or_default().into_iter().collect(),
         wants_no_sandbox: boolean(attributes.get("__noChroot"), "__noChroot")?,
         checks: OutputChecks::Each(BTreeMap::new()),
@@ -187,10 +189,12 @@ fn structured(attributes: &serde_json::Map<String, Value>) -> Result<Options, Op
                 let mut found = Vec::new();
                 let mut open = vec![paths];
                 while let Some(value) = open.pop() {
-                    match value {
-                        Value::String(path) => found.push(path.clone()),
-                        Value::Array(elements) => open.extend(elements.iter().rev()),
-                        other => return Err(wrong_type("exportReferencesGraph", "array", other)),
+                    if let Value::String(path) = value {
+                        found.push(path.clone());
+                    } else if let Value::Array(elements) = value {
+                        open.extend(elements.iter().rev());
+                    } else {
+                        return Err(wrong_type("exportReferencesGraph", "array", value));
                     }
                 }
                 options.reference_graphs.insert(name.clone(), found);

@@ -13,7 +13,7 @@ use crate::{
     options::Options,
     profile::Profile,
     reference_graph::{self, GraphError, Input},
-    sandbox::{HostName, Identity, Limits, Namespace, Process, Resource, ResourceLimit, SandboxPlan},
+    sandbox::{HostName, Identity, Limits, Namespace, Process, Program, Resource, ResourceLimit, SandboxPlan},
     short_form::Tool,
     store_path::StorePath,
 };
@@ -164,7 +164,11 @@ pub enum PlanError {
         current: String,
     },
     /// The machine lacks something.
-    #[error("missing system features\nRequired features: {{{}}}\nAvailable features: {{{}}}", join(required), join(available))]
+    #[error(
+        "missing system features\nRequired features: {{{}}}\nAvailable features: {{{}}}",
+        join(required),
+        join(available)
+    )]
     Features {
         /// The derivation's.
         required: BTreeSet<String>,
@@ -219,6 +223,17 @@ pub fn may_reach_network(derivation: &Derivation) -> bool {
     }
 }
 
+/// Builders that are part of the runner.
+pub const BUILTINS: [&str; 1] = ["builtin:fetchurl"];
+
+/// What tells programs about proxies.
+const PROXY_VARIABLES: [&str; 8] =
+    ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
+
+fn is_builtin(derivation: &Derivation) -> bool {
+    derivation.builder.starts_with(b"builtin:")
+}
+
 /// Makes the plan.
 pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
     let Request { derivation, path, options, inputs, host, profile, settings, tools, scratch } = *request;
@@ -252,6 +267,18 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
     if !has_network {
         namespaces.insert(Namespace::Network);
     }
+    let mut environment = start.environment;
+    let program = if is_builtin(derivation) {
+        // Built-in builders are part of the runner: as in Nix, they use the caller's proxies without being told to.
+        for name in PROXY_VARIABLES {
+            if let Some(value) = host.environment.get(&ByteString::from(name)) {
+                environment.entry(name.into()).or_insert_with(|| value.clone());
+            }
+        }
+        Program::Internal(derivation.builder.to_string())
+    } else {
+        Program::Execute(derivation.builder.clone())
+    };
     let sandbox = SandboxPlan {
         namespaces,
         identity: Identity {
@@ -264,9 +291,9 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
         root_mount_point: scratch.root.clone(),
         root: root.steps,
         process: Process {
-            program: derivation.builder.clone(),
+            program,
             arguments: start.arguments,
-            environment: start.environment.into_iter().collect(),
+            environment: environment.into_iter().collect(),
             working_directory: BUILD_DIRECTORY.into(),
             umask: 0o022,
             fixed_addresses: true,
@@ -314,10 +341,17 @@ fn refuse_what_cannot_run(request: &Request<'_>) -> Result<(), PlanError> {
     if options.wants_no_sandbox {
         return Err(PlanError::NoSandbox { path: path.clone() });
     }
-    if derivation.builder.starts_with(b"builtin:") {
+    if is_builtin(derivation) && !BUILTINS.iter().any(|builtin| derivation.builder == *builtin) {
         return unsupported(&format!("has the builder '{}', which is not supported yet", derivation.builder));
     }
-    if derivation.system != host.system && !host.extra_platforms.contains(&derivation.system) {
+    if is_builtin(derivation) && derivation.kind() != Kind::Fixed {
+        return unsupported(&format!("has the builder '{}' and must be a fixed-output derivation", derivation.builder));
+    }
+    if is_builtin(derivation) && derivation.structured_attributes.is_some() {
+        return unsupported(&format!("gives structured attributes to '{}', which reads variables", derivation.builder));
+    }
+    if !is_builtin(derivation) && derivation.system != host.system && !host.extra_platforms.contains(&derivation.system)
+    {
         return Err(PlanError::Platform { required: derivation.system.clone(), current: host.system.clone() });
     }
     if !options.required_features.is_subset(&host.features) {

@@ -211,8 +211,7 @@ pub fn parse(name: &str, text: &str) -> Result<Profile, ProfileError> {
     let mut layers = Vec::new();
     let mut next = Some((name.to_owned(), text.to_owned()));
     while let Some((layer_name, layer_text)) = next {
-        let layer: ProfileText =
-            toml::from_str(&layer_text).map_err(|error| syntax(&layer_name, error.to_string()))?;
+        let layer: ProfileText = toml::from_str(&layer_text).map_err(|error| syntax(&layer_name, error.to_string()))?;
         next = layer
             .extends
             .clone()
@@ -228,9 +227,16 @@ pub fn parse(name: &str, text: &str) -> Result<Profile, ProfileError> {
         profile.name = layer.name.unwrap_or(layer_name.clone());
         profile.summary = layer.summary.unwrap_or_default();
         for (index, text) in layer.entry.into_iter().enumerate() {
-            let entry = entry(text)
-                .map_err(|message| ProfileError::Entry { name: layer_name.clone(), number: index + 1, message })?;
-            if !seen.insert((format!("{:?}", std::mem::discriminant(&entry.item)), entry.path().to_owned(), format!("{:?}", entry.when))) {
+            let entry = entry(text).map_err(|message| ProfileError::Entry {
+                name: layer_name.clone(),
+                number: index + 1,
+                message,
+            })?;
+            if !seen.insert((
+                format!("{:?}", std::mem::discriminant(&entry.item)),
+                entry.path().to_owned(),
+                format!("{:?}", entry.when),
+            )) {
                 let message = format!("'{}' is there twice", entry.path());
                 return Err(ProfileError::Entry { name: layer_name.clone(), number: index + 1, message });
             }
@@ -296,7 +302,9 @@ fn entry(text: EntryText) -> Result<Entry, String> {
         }
         (None, None, None, None, None, None, Some(path), None) => Item::Proc { path },
         (None, None, None, None, None, None, None, Some(path)) => Item::Pts { path },
-        _ => return Err("it must be exactly one of directory, file, symlink, bind, mirror, tmpfs, proc, pts".to_owned()),
+        _ => {
+            return Err("it must be exactly one of directory, file, symlink, bind, mirror, tmpfs, proc, pts".to_owned());
+        }
     };
     let entry = Entry { item, when, optional, why };
     let path = entry.path();
@@ -364,7 +372,10 @@ mod tests {
             message("[[entry]]\nmirror = \"/a/../b\"\nwhy = \"x\""),
             "profile 'mine', entry 1: '/a/../b' is not a clean absolute path"
         );
-        assert!(message("extends = \"nix\"\n[[entry]]\nproc = \"/proc\"\nwhy = \"again\"").contains("'/proc' is there twice"));
+        assert!(
+            message("extends = \"nix\"\n[[entry]]\nproc = \"/proc\"\nwhy = \"again\"")
+                .contains("'/proc' is there twice")
+        );
         assert!(message("extends = \"gentoo\"").contains("which is none of nix, host-tools"));
         assert!(message("entri = 1").contains("unknown field `entri`"));
         assert!(message("[[entry]]\nmirror = \"/usr\"\nproc = \"/proc\"\nwhy = \"x\"").contains("exactly one of"));

@@ -1,12 +1,6 @@
 //! `exportReferencesGraph`: closures of inputs, listed for the builder (reference, section 4.4).
 
-use crate::{
-    content_address::ContentAddress,
-    hash::Hash,
-    options::Options,
-    sandbox::BindKind,
-    store_path::StorePath,
-};
+use crate::{content_address::ContentAddress, hash::Hash, options::Options, sandbox::BindKind, store_path::StorePath};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SandboxPlan {
-    /// Namespaces that are new; what is absent is the host's.
+    /// Namespaces that are new; what is absent is the host's. A plan without `User`, `Mount` and `Pid` is refused.
     pub namespaces: BTreeSet<Namespace>,
     /// Who the builder is, inside and outside.
     pub identity: Identity,
@@ -19,7 +19,8 @@ pub struct SandboxPlan {
     pub host_name: HostName,
     /// An empty directory of the runner's on which the new root is mounted before it becomes `/`.
     pub root_mount_point: ByteString,
-    /// What is put into the new root, step by step. The root itself is an empty tmpfs.
+    /// The new root, step by step. Before the first step it is an empty tmpfs of mode 0755, owned by the builder and just
+    /// large enough for the files of the plan; `Mode` and `ReadOnly` apply to `/` too.
     pub root: Vec<RootStep>,
     /// The builder.
     pub process: Process,
@@ -107,7 +108,7 @@ pub enum RootStep {
     },
     /// A tmpfs of its own.
     Tmpfs {
-        /// Where.
+        /// Where; made (0755) when it does not exist, as for `Proc` and `Pts`.
         path: ByteString,
         /// Permission bits of its top.
         mode: u32,
@@ -124,7 +125,8 @@ pub enum RootStep {
         /// Where.
         path: ByteString,
     },
-    /// Changes the mode of something made by an earlier step (a directory that must be written before it is closed).
+    /// Changes the mode of something made by an earlier step (a directory that must be written before it is closed). What
+    /// lies in a `Bind` is refused: the change would be the host's.
     Mode {
         /// Where.
         path: ByteString,
@@ -160,12 +162,22 @@ pub enum Access {
     ReadWrite,
 }
 
+/// What a builder is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Program {
+    /// Given to execve(2) as it is: no PATH search, relative to the working directory.
+    Execute(ByteString),
+    /// A function of the helper's own, by name, run where the other would be executed.
+    Internal(String),
+}
+
 /// The process that becomes PID 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Process {
-    /// Given to execve(2) as it is: no PATH search, relative to the working directory.
-    pub program: ByteString,
+    /// What runs.
+    pub program: Program,
     /// `argv`, with `argv[0]`.
     pub arguments: Vec<ByteString>,
     /// `environ`, in this order.

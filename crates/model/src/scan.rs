@@ -186,7 +186,11 @@ mod tests {
         assert_eq!(one(format!("/foo/{part}")), 1);
         assert_eq!(one(part.replace('a', "A")), 0);
         assert_eq!(one(format!("{} {}", &part[..16], &part[16..])), 0);
-        assert_eq!(one(format!("0{part}")), 1, "31 zeroes and the letter, found although the window before is good, too");
+        assert_eq!(
+            one(format!("0{part}")),
+            1,
+            "31 zeroes and the letter, found although the window before is good, too"
+        );
     }
 
     proptest! {

@@ -2,9 +2,13 @@
 //! ordinary derivation, which real Nix can build as well.
 
 mod desugar;
+mod packages;
 pub mod schema;
 
-pub use desugar::{CERTIFICATE_BUNDLE, CERTIFICATE_VARIABLES, SETUP_SCRIPT_NAME, desugar, setup_script, setup_script_path};
+pub use desugar::{
+    CERTIFICATE_BUNDLE, CERTIFICATE_VARIABLES, SETUP_SCRIPT_NAME, desugar, setup_script, setup_script_path,
+};
+pub use packages::commands_of;
 
 use crate::{
     attributes::{self, AttributeKind},
@@ -61,6 +65,16 @@ pub enum Tool {
     Path(String),
 }
 
+/// Attributes whose entries are other packages; `./…` among them is copied to the store, as in `src`.
+const INPUT_LISTS: [&str; 6] = [
+    "nativeBuildInputs",
+    "buildInputs",
+    "propagatedBuildInputs",
+    "propagatedNativeBuildInputs",
+    "nativeCheckInputs",
+    "checkInputs",
+];
+
 /// Attributes whose entries are tools.
 const TOOL_LISTS: [&str; 2] = ["nativeBuildInputs", "nativeCheckInputs"];
 
@@ -96,6 +110,16 @@ pub fn read(root: &Node) -> Result<ShortForm, InputError> {
         }
     }
     Ok(form)
+}
+
+/// Whether an attribute's value is replaced by store paths where it names sources.
+fn names_sources(key: &str) -> bool {
+    INPUT_LISTS.contains(&key) || attributes::find(key).is_some_and(|attribute| attribute.kind == AttributeKind::Source)
+}
+
+/// A path that is meant to be one, as Nix's grammar has it: with a dot in front, so that it cannot be a name.
+fn is_relative_path(text: &str) -> bool {
+    text.starts_with("./") || text.starts_with("../") || text == "."
 }
 
 fn is_true(node: &Node) -> bool {
@@ -160,12 +184,14 @@ impl ShortForm {
                 node.to_serde()
             }
             (AttributeKind::List, Value::Array(_) | Value::String(_)) => {
-                if TOOL_LISTS.contains(&key.as_str()) {
-                    for entry in self.entries(node)? {
+                for entry in self.entries(node)? {
+                    if !INPUT_LISTS.contains(&key.as_str()) {
+                        continue;
+                    } else if is_relative_path(entry.0) {
+                        self.source(entry)?;
+                    } else if TOOL_LISTS.contains(&key.as_str()) {
                         self.tool(entry)?;
                     }
-                } else {
-                    self.entries(node)?;
                 }
                 node.to_serde()
             }
@@ -207,16 +233,12 @@ impl ShortForm {
                 .error(format!("'{path}' is a URL, and a source is a file"))
                 .with_hint("download it in a derivation with an 'outputHash', and use its output as 'src'"));
         }
-        if !(path.starts_with("./") || path.starts_with("../") || path.starts_with('/') || path == ".") {
+        if !(is_relative_path(path) || path.starts_with('/')) {
             return Err(node
                 .error(format!("'{path}' is not a path"))
                 .with_hint(format!("write './{path}' for a file next to this one")));
         }
-        self.sources.push(SourceFile {
-            path: path.to_owned(),
-            span: node.span.clone(),
-            json_path: node.path.clone(),
-        });
+        self.sources.push(SourceFile { path: path.to_owned(), span: node.span.clone(), json_path: node.path.clone() });
         Ok(())
     }
 
@@ -224,17 +246,19 @@ impl ShortForm {
         if StorePath::from_full_path(word).is_ok() {
             return Ok(());
         }
-        let tool = if word.starts_with('/') {
-            Tool::Path(word.to_owned())
+        let tools = if word.starts_with('/') {
+            vec![Tool::Path(word.to_owned())]
         } else if word.is_empty() || word.contains('/') || word.contains('\0') {
             return Err(node
                 .error(format!("'{word}' is neither a command name nor an absolute path"))
                 .with_hint("write 'git', or '/opt/git/bin/git'"));
         } else {
-            Tool::Command(word.to_owned())
+            commands_of(word).into_iter().map(Tool::Command).collect()
         };
-        if !self.tools.contains(&tool) {
-            self.tools.push(tool);
+        for tool in tools {
+            if !self.tools.contains(&tool) {
+                self.tools.push(tool);
+            }
         }
         Ok(())
     }

@@ -99,7 +99,9 @@ impl StorePath {
     /// Reads a base name, `<hash part>-<name>`.
     pub fn from_base_name(base: &str) -> Result<Self, StorePathError> {
         let hash_part: Vec<char> = base.chars().take(HASH_PART_LENGTH).collect();
-        if let Some(character) = hash_part.iter().find(|character| !character.is_ascii() || !nix32::is_digit(**character as u8)) {
+        if let Some(character) =
+            hash_part.iter().find(|character| !character.is_ascii() || !nix32::is_digit(**character as u8))
+        {
             return Err(StorePathError::IllegalHashCharacter { base: base.to_owned(), character: *character });
         }
         if base.len() < HASH_PART_LENGTH + 2 {
@@ -124,19 +126,14 @@ impl StorePath {
     /// the hash of what is stored.
     pub fn compute(type_tag: &str, inner: &Hash, name: &str) -> Result<Self, StorePathError> {
         check_name(name)?;
-        let fingerprint =
-            format!("{type_tag}:{}:{}:{STORE_DIRECTORY}:{name}", inner.algorithm(), inner.to_base16());
+        let fingerprint = format!("{type_tag}:{}:{}:{STORE_DIRECTORY}:{name}", inner.algorithm(), inner.to_base16());
         let digest = Hash::of(HashAlgorithm::Sha256, fingerprint.as_bytes());
         let hash_part = nix32::encode(&compress_20(digest.digest()));
         Ok(StorePath(format!("{hash_part}-{name}")))
     }
 
     /// Path of a text object (a `.drv`, `builtins.toFile`) with these contents and references.
-    pub fn of_text(
-        name: &str,
-        contents: &[u8],
-        references: &BTreeSet<StorePath>,
-    ) -> Result<Self, StorePathError> {
+    pub fn of_text(name: &str, contents: &[u8], references: &BTreeSet<StorePath>) -> Result<Self, StorePathError> {
         Self::of_text_hash(name, &Hash::of(HashAlgorithm::Sha256, contents), references)
     }
 
@@ -238,7 +235,8 @@ mod tests {
     #[test]
     fn text_paths_agree_with_nix() {
         let none = BTreeSet::new();
-        let path = |name, contents: &str| StorePath::of_text(name, contents.as_bytes(), &none).unwrap().base_name().to_owned();
+        let path =
+            |name, contents: &str| StorePath::of_text(name, contents.as_bytes(), &none).unwrap().base_name().to_owned();
         assert_eq!(path("src.txt", "hello"), "7fkyl4dcd4wp3va6qyfxz7c7gac4dwp4-src.txt");
         assert_eq!(path("dep.txt", "x"), "k6acb82mmxnvhglc719q86vxnamq9rcl-dep.txt");
     }

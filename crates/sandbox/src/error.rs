@@ -77,6 +77,9 @@ pub enum SandboxError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The run was cancelled before there was a builder; later it is a report.
+    #[error("cancelled before the builder ran")]
+    Cancelled,
     /// The helper ended without saying how the builder ended: killed from outside, or out of memory. The builder died
     /// with it.
     #[error("the sandbox helper ended without a report ({status})")]
@@ -108,6 +111,7 @@ impl SandboxError {
             SandboxError::PlanRefused { .. }
             | SandboxError::Setup { .. }
             | SandboxError::SelfCheck { .. }
+            | SandboxError::Cancelled
             | SandboxError::HelperStart { .. }
             | SandboxError::Runner { .. } => None,
         }
@@ -138,10 +142,7 @@ impl SandboxError {
                     Some(_) | None => remedy(Refusal::Mount, errno, &HostSettings::read()),
                 },
             },
-            Failure::Setup { doing, errno } => SandboxError::Setup {
-                doing,
-                source: os(errno),
-            },
+            Failure::Setup { doing, errno } => SandboxError::Setup { doing, source: os(errno) },
             Failure::Check { finding } => SandboxError::SelfCheck { finding },
         }
     }
@@ -155,10 +156,7 @@ pub(crate) trait RunnerDoing<T> {
 
 impl<T, E: Into<io::Error>> RunnerDoing<T> for Result<T, E> {
     fn runner(self, doing: &'static str) -> Result<T, SandboxError> {
-        self.map_err(|error| SandboxError::Runner {
-            doing,
-            source: error.into(),
-        })
+        self.map_err(|error| SandboxError::Runner { doing, source: error.into() })
     }
 }
 
@@ -181,12 +179,7 @@ fn describe(step: &RootStep) -> String {
             format!("file {path} with mode {mode:04o} and {} bytes", content.len())
         }
         RootStep::Symlink { path, target } => format!("symbolic link {path} to {target}"),
-        RootStep::Bind {
-            source,
-            target,
-            kind,
-            access,
-        } => format!("bind {source} at {target} ({kind:?}, {access:?})"),
+        RootStep::Bind { source, target, kind, access } => format!("bind {source} at {target} ({kind:?}, {access:?})"),
         RootStep::Tmpfs { path, mode, size } => format!("tmpfs {path} with mode {mode:04o} and size {size}"),
         RootStep::Proc { path } => format!("procfs {path}"),
         RootStep::Pts { path } => format!("devpts {path}"),

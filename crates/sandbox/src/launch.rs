@@ -8,7 +8,7 @@ use crate::{
     terminal::Terminal,
     wire::{HELPER_ARGUMENT, socket_pair},
 };
-use fodder_model::sandbox::SandboxPlan;
+use fodder_model::{bytes::ByteString, sandbox::SandboxPlan};
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, SealFlag, fcntl},
@@ -38,8 +38,23 @@ static DISPATCHES: AtomicBool = AtomicBool::new(false);
 /// Call it first in `main`: before threads, logging, argument parsing or a runtime. The helper asserts that it has one
 /// thread.
 pub fn dispatch_helper() {
+    dispatch_helper_with(&[]);
+}
+
+/// A function that a plan may name instead of a file to execute ([`fodder_model::sandbox::Program::Internal`]). It runs as PID 1
+/// of the finished sandbox, under everything that an executed builder is under, and its result is the exit status.
+#[derive(Clone, Copy, Debug)]
+pub struct InternalProgram {
+    /// The name in plans.
+    pub name: &'static str,
+    /// Gets the plan's environment; that of the process is empty.
+    pub run: fn(&[(ByteString, ByteString)]) -> i32,
+}
+
+/// [`dispatch_helper`] for programs that bring functions of their own.
+pub fn dispatch_helper_with(internal_programs: &[InternalProgram]) {
     if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(HELPER_ARGUMENT)) {
-        helper::run();
+        helper::run(internal_programs);
         crate::leave(0)
     }
     DISPATCHES.store(true, Ordering::Relaxed);
@@ -58,9 +73,7 @@ impl Helper {
     /// [`SandboxError::HelperNotDispatched`] when `main` did not call [`dispatch_helper`].
     pub fn current_exe() -> Result<Self, SandboxError> {
         if DISPATCHES.load(Ordering::Relaxed) {
-            Ok(Helper {
-                path: PathBuf::from("/proc/self/exe"),
-            })
+            Ok(Helper { path: PathBuf::from("/proc/self/exe") })
         } else {
             Err(SandboxError::HelperNotDispatched)
         }
@@ -68,9 +81,7 @@ impl Helper {
 
     /// Another program, whose `main` calls [`dispatch_helper`].
     pub fn at(path: impl AsRef<Path>) -> Self {
-        Helper {
-            path: path.as_ref().to_owned(),
-        }
+        Helper { path: path.as_ref().to_owned() }
     }
 }
 
@@ -79,8 +90,8 @@ impl Helper {
 pub struct Canceller(Arc<EventFd>);
 
 impl Canceller {
-    /// Kills the builder of the runs that are under way and keeps later ones from running. They return
-    /// [`crate::BuilderExit::Cancelled`], unless they had ended by themselves.
+    /// Kills the builder of the runs that are under way, which return [`crate::BuilderExit::Cancelled`] unless they had
+    /// ended by themselves, and keeps later ones from having a builder: [`SandboxError::Cancelled`].
     pub fn cancel(&self) {
         // The only failure is a counter that is full, and then it is readable already.
         let _ = self.0.write(1);
@@ -107,10 +118,7 @@ impl Sandbox {
     pub fn new(helper: Helper) -> Result<Self, SandboxError> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let event = EventFd::from_flags(flags).runner("make an event descriptor")?;
-        Ok(Sandbox {
-            helper,
-            canceller: Canceller(Arc::new(event)),
-        })
+        Ok(Sandbox { helper, canceller: Canceller(Arc::new(event)) })
     }
 
     /// What ends the runs of this sandbox.
@@ -139,19 +147,13 @@ impl Sandbox {
         command.arg0("fodder-sandbox-helper").arg(HELPER_ARGUMENT).env_clear();
         command.stdin(plan).stdout(socket).stderr(slave);
         let started = command.spawn();
-        started.map_err(|source| SandboxError::HelperStart {
-            path: self.helper.path.clone(),
-            source,
-        })
+        started.map_err(|source| SandboxError::HelperStart { path: self.helper.path.clone(), source })
     }
 }
 
 /// The plan as a file that cannot change any more, not even if the helper is not the program it should be.
 fn sealed_plan(plan: &SandboxPlan) -> io::Result<File> {
-    let memory = memfd_create(
-        c"fodder-sandbox-plan",
-        MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
-    )?;
+    let memory = memfd_create(c"fodder-sandbox-plan", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let mut file = File::from(memory);
     file.write_all(&serde_json::to_vec(plan)?)?;
     file.rewind()?;

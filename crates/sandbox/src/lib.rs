@@ -30,14 +30,11 @@ mod terminal;
 mod wire;
 
 pub use error::SandboxError;
-pub use launch::{Canceller, Helper, Sandbox, dispatch_helper};
+pub use launch::{Canceller, Helper, InternalProgram, Sandbox, dispatch_helper, dispatch_helper_with};
 pub use report::{BuilderExit, BuilderReport, Enforced, SessionKeyring};
 
 /// Ends a process of ours that is not the caller's.
-#[expect(
-    clippy::exit,
-    reason = "the helper and its children must not return into the program they were started from"
-)]
+#[expect(clippy::exit, reason = "the helper and its children must not return into the program they were started from")]
 pub(crate) fn leave(status: i32) -> ! {
     std::process::exit(status)
 }

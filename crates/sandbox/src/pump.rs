@@ -63,12 +63,7 @@ enum Reason {
 
 impl Supervision {
     pub(crate) fn new(helper: Child, log: OwnedFd, socket: OwnedFd, limits: &Limits) -> Self {
-        let Limits {
-            deadline_seconds,
-            silence_seconds,
-            log_bytes,
-            resources: _,
-        } = limits;
+        let Limits { deadline_seconds, silence_seconds, log_bytes, resources: _ } = limits;
         Supervision {
             helper,
             socket,
@@ -98,21 +93,18 @@ impl Supervision {
         let status = self.helper.wait().runner("wait for the sandbox helper")?;
         self.drain(on_log)?;
         match self.last_word.take() {
-            Some(HelperWord::Finished {
-                ending,
-                cpu_user_micros,
-                cpu_system_micros,
-                enforced,
-            }) => Ok(Ok(BuilderReport {
-                exit: self.exit(ending),
-                cpu_user: Duration::from_micros(cpu_user_micros),
-                cpu_system: Duration::from_micros(cpu_system_micros),
-                enforced,
-            })),
+            Some(HelperWord::Finished { ending, cpu_user_micros, cpu_system_micros, enforced }) => {
+                Ok(Ok(BuilderReport {
+                    exit: self.exit(ending),
+                    cpu_user: Duration::from_micros(cpu_user_micros),
+                    cpu_system: Duration::from_micros(cpu_system_micros),
+                    enforced,
+                }))
+            }
+            // Whatever else went wrong, that is why it ended.
+            Some(HelperWord::Failed(_)) if self.reason == Some(Reason::Cancelled) => Err(SandboxError::Cancelled),
             Some(HelperWord::Failed(failure)) => Ok(Err(failure)),
-            Some(HelperWord::Started) | None => Err(SandboxError::HelperDied {
-                status: status.to_string(),
-            }),
+            Some(HelperWord::Started) | None => Err(SandboxError::HelperDied { status: status.to_string() }),
         }
     }
 
@@ -262,9 +254,7 @@ impl Supervision {
             (Some(Reason::LogLimitExceeded { bytes }), _) => BuilderExit::LogLimitExceeded { bytes },
             (Some(Reason::Silent { seconds }), Ending::Signaled(libc::SIGKILL)) => BuilderExit::Silent { seconds },
             (Some(Reason::Cancelled), Ending::Signaled(libc::SIGKILL)) => BuilderExit::Cancelled,
-            (_, Ending::Deadline) => BuilderExit::TimedOut {
-                seconds: self.deadline_seconds.unwrap_or_default(),
-            },
+            (_, Ending::Deadline) => BuilderExit::TimedOut { seconds: self.deadline_seconds.unwrap_or_default() },
             (_, Ending::Exited(code)) => BuilderExit::Exited(code),
             (_, Ending::Signaled(signal)) => BuilderExit::Signaled(signal),
         }

@@ -41,10 +41,7 @@ impl HostSettings {
 /// Mount points below `/proc` in a mountinfo file, see proc(5); the fifth field is the mount point.
 fn covered_proc(mountinfo: &str) -> Vec<String> {
     let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
-    points
-        .filter(|point| point.starts_with("/proc/"))
-        .map(str::to_owned)
-        .collect()
+    points.filter(|point| point.starts_with("/proc/")).map(str::to_owned).collect()
 }
 
 pub(crate) fn remedy(refusal: Refusal, errno: i32, host: &HostSettings) -> Option<String> {
@@ -107,61 +104,21 @@ mod tests {
     #[test]
     fn the_setting_that_refuses_is_the_one_that_is_named() {
         let user = Refusal::Namespace(Namespace::User);
-        let free = HostSettings {
-            max_user_namespaces: Some(1000),
-            ..HostSettings::default()
-        };
-        let apparmor = HostSettings {
-            apparmor_restriction: Some(1),
-            ..free.clone()
-        };
-        let masked = HostSettings {
-            covered_proc: vec!["/proc/kcore".into()],
-            ..free.clone()
-        };
+        let free = HostSettings { max_user_namespaces: Some(1000), ..HostSettings::default() };
+        let apparmor = HostSettings { apparmor_restriction: Some(1), ..free.clone() };
+        let masked = HostSettings { covered_proc: vec!["/proc/kcore".into()], ..free.clone() };
         for (refusal, errno, host, expected) in [
             (user, libc::ENOSPC, &free, "user.max_user_namespaces"),
-            (
-                user,
-                libc::EPERM,
-                &HostSettings {
-                    max_user_namespaces: Some(0),
-                    ..free.clone()
-                },
-                "max_user_namespaces",
-            ),
-            (
-                user,
-                libc::EPERM,
-                &HostSettings {
-                    unprivileged_userns_clone: Some(0),
-                    ..free.clone()
-                },
-                "userns_clone=1",
-            ),
+            (user, libc::EPERM, &HostSettings { max_user_namespaces: Some(0), ..free.clone() }, "max_user_namespaces"),
+            (user, libc::EPERM, &HostSettings { unprivileged_userns_clone: Some(0), ..free.clone() }, "userns_clone=1"),
             (user, libc::EPERM, &apparmor, "apparmor_restrict_unprivileged_userns"),
             (user, libc::EPERM, &free, "seccomp=unconfined"),
             (user, libc::EINVAL, &free, "CONFIG_USER_NS"),
-            (
-                Refusal::IdMap,
-                libc::EPERM,
-                &apparmor,
-                "apparmor_restrict_unprivileged_userns",
-            ),
-            (
-                Refusal::Mount,
-                libc::EACCES,
-                &apparmor,
-                "apparmor_restrict_unprivileged_userns",
-            ),
+            (Refusal::IdMap, libc::EPERM, &apparmor, "apparmor_restrict_unprivileged_userns"),
+            (Refusal::Mount, libc::EACCES, &apparmor, "apparmor_restrict_unprivileged_userns"),
             (Refusal::Proc, libc::EPERM, &masked, "/proc/kcore"),
             (Refusal::Proc, libc::EPERM, &masked, "systempaths=unconfined"),
-            (
-                Refusal::Namespace(Namespace::Network),
-                libc::ENOSPC,
-                &free,
-                "user.max_net_namespaces",
-            ),
+            (Refusal::Namespace(Namespace::Network), libc::ENOSPC, &free, "user.max_net_namespaces"),
         ] {
             let hint = remedy(refusal, errno, host).unwrap();
             assert!(hint.contains(expected), "{refusal:?} {errno}: {hint}");

@@ -1,9 +1,6 @@
 //! The only room with `unsafe` in it: system calls that neither `nix`, `rustix` nor `caps` offer safely.
 //! One call a block; what must hold for it to be sound is said at the block, and by whom it is upheld.
-#![expect(
-    unsafe_code,
-    reason = "every block is one system call with its argument for soundness"
-)]
+#![expect(unsafe_code, reason = "every block is one system call with its argument for soundness")]
 
 use nix::{
     errno::Errno,
@@ -59,25 +56,14 @@ pub(crate) fn reset_signal(number: i32) -> io::Result<()> {
     // SAFETY: the kernel reads at most `sizeof(struct sigaction)` (32 bytes, and 8 of mask) from `default`, which is
     // alive for the call, and writes nothing as the old action is not asked for. No handler is installed.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigaction,
-            number,
-            default.as_ptr(),
-            std::ptr::null_mut::<u64>(),
-            set_size,
-        )
+        libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), std::ptr::null_mut::<u64>(), set_size)
     };
     check(result)
 }
 
 /// Sets attributes of one mount, or of everything below it too, see mount_setattr(2).
 pub(crate) fn mount_setattr(mount: impl AsFd, set: u64, recursive: bool) -> io::Result<()> {
-    let attributes = libc::mount_attr {
-        attr_set: set,
-        attr_clr: 0,
-        propagation: libc::MS_PRIVATE,
-        userns_fd: 0,
-    };
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a static C string, `attributes` outlives the call and its size is passed beside it; the kernel
     // only reads both. The descriptor is borrowed for the call.
@@ -97,13 +83,8 @@ pub(crate) fn mount_setattr(mount: impl AsFd, set: u64, recursive: bool) -> io::
 /// Leaves the caller's session keyring for a new, empty one, see keyctl(2) KEYCTL_JOIN_SESSION_KEYRING.
 pub(crate) fn join_new_session_keyring() -> io::Result<()> {
     // SAFETY: a null name asks for an anonymous keyring; the kernel reads no memory of ours.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            libc::KEYCTL_JOIN_SESSION_KEYRING,
-            std::ptr::null::<libc::c_char>(),
-        )
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
     check(result)
 }
 
@@ -111,14 +92,8 @@ pub(crate) fn join_new_session_keyring() -> io::Result<()> {
 pub(crate) fn find_session_keyring() -> io::Result<()> {
     let create = 0_i32;
     // SAFETY: integer arguments only.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            libc::KEYCTL_GET_KEYRING_ID,
-            libc::KEY_SPEC_SESSION_KEYRING,
-            create,
-        )
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_GET_KEYRING_ID, libc::KEY_SPEC_SESSION_KEYRING, create) };
     check(result)
 }
 
@@ -133,9 +108,7 @@ pub(crate) fn set_domain_name(name: &str) -> io::Result<()> {
 pub(crate) fn raise_loopback(socket: impl AsFd) -> io::Result<()> {
     let mut request = libc::ifreq {
         ifr_name: [0; libc::IFNAMSIZ],
-        ifr_ifru: libc::__c_anonymous_ifr_ifru {
-            ifru_flags: (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short,
-        },
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short },
     };
     for (place, byte) in request.ifr_name.iter_mut().zip(b"lo") {
         *place = *byte as libc::c_char;
@@ -158,21 +131,14 @@ pub(crate) fn set_personality(persona: u32) -> io::Result<()> {
 pub(crate) fn install_seccomp_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(|_| io::Error::from(Errno::E2BIG))?;
     // The kernel's type has a mutable pointer but seccomp(2) only reads.
-    let program = libc::sock_fprog {
-        len: length,
-        filter: program.as_ptr().cast_mut(),
-    };
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
     // SAFETY: `program` points at `len` instructions that outlive the call; the kernel copies and checks them.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
     check(result)
 }
 
 fn check(result: i64) -> io::Result<()> {
-    if result == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]

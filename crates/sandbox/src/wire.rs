@@ -55,12 +55,7 @@ pub(crate) enum HelperWord {
     /// There is a PID 1; its pidfd comes with this message.
     Started,
     /// It is gone, and everything in its pid namespace with it.
-    Finished {
-        ending: Ending,
-        cpu_user_micros: u64,
-        cpu_system_micros: u64,
-        enforced: Enforced,
-    },
+    Finished { ending: Ending, cpu_user_micros: u64, cpu_system_micros: u64, enforced: Enforced },
     /// The builder never ran.
     Failed(Failure),
 }
@@ -81,10 +76,7 @@ pub(crate) trait Doing<T> {
 
 impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
     fn doing(self, doing: impl Into<String>) -> Result<T, Failure> {
-        self.map_err(|error| Failure::Setup {
-            doing: doing.into(),
-            errno: errno_of(&error.into()),
-        })
+        self.map_err(|error| Failure::Setup { doing: doing.into(), errno: errno_of(&error.into()) })
     }
 }
 
@@ -95,12 +87,7 @@ pub(crate) fn errno_of(error: &io::Error) -> i32 {
 
 /// A pair of sockets that keep message boundaries and are closed by execve.
 pub(crate) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )?)
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
 }
 
 /// Sends one message, with a descriptor if there is one.
@@ -109,13 +96,7 @@ pub(crate) fn send(socket: impl AsFd, message: &impl Serialize, descriptor: Opti
     let numbers: Vec<RawFd> = descriptor.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
     let rights = [ControlMessage::ScmRights(&numbers)];
     let control = if numbers.is_empty() { &rights[..0] } else { &rights[..] };
-    sendmsg::<UnixAddr>(
-        socket.as_fd().as_raw_fd(),
-        &[IoSlice::new(&bytes)],
-        control,
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )?;
+    sendmsg::<UnixAddr>(socket.as_fd().as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod add;
 mod database;
 mod directory;
 mod error;
+mod http;
 mod lock;
 mod logs;
 mod path_info;
@@ -27,6 +28,7 @@ mod users;
 
 pub use add::{dump, source_path};
 pub use error::StoreError;
+pub use http::{Http, HttpError, HttpSettings, Proxies};
 pub use lock::PathLocks;
 pub use path_info::{PathInfo, Registration};
 pub use scratch::{Scratch, ScratchPart};

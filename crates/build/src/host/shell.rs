@@ -41,7 +41,9 @@ fn is_static_elf(path: &Path) -> bool {
         return false;
     };
     let kinds = (0..count).map(|index| number((table + index * size) as usize, 4));
-    is_little_endian_64 && kinds.clone().all(|kind| kind.is_some()) && kinds.flatten().all(|kind| kind != u64::from(INTERPRETER))
+    is_little_endian_64
+        && kinds.clone().all(|kind| kind.is_some())
+        && kinds.flatten().all(|kind| kind != u64::from(INTERPRETER))
 }
 
 #[cfg(test)]

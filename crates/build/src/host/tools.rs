@@ -91,7 +91,8 @@ fn elsewhere(path: &Path, real: &Path, home: &Path) -> ToolFacts {
         let links = [(file_name(path), ByteString::from(real))].into();
         ToolFacts::Elsewhere { mount: ByteString::from(real), kind: BindKind::File, links }
     };
-    let Some(bin) = ["bin", "sbin"].iter().find_map(|name| real.ancestors().find(|parent| parent.ends_with(name))) else {
+    let Some(bin) = ["bin", "sbin"].iter().find_map(|name| real.ancestors().find(|parent| parent.ends_with(name)))
+    else {
         return match package_of(real, home) {
             Some(prefix) => {
                 let links = [(file_name(path), ByteString::from(real))].into();
@@ -114,6 +115,8 @@ fn elsewhere(path: &Path, real: &Path, home: &Path) -> ToolFacts {
         .flatten()
         .map(|entry| entry.path())
         .filter(|program| is_executable(program))
+        // A virtual environment's `python` leads out of it, to a place that is perhaps not shown.
+        .filter(|program| program.canonicalize().is_ok_and(|real| real.starts_with(prefix) || is_shown(&real)))
         .map(|program| (file_name(&program), ByteString::from(program.as_path())))
         .collect();
     links.insert(file_name(path), ByteString::from(real));
@@ -128,13 +131,15 @@ fn package_of(real: &Path, home: &Path) -> Option<PathBuf> {
 }
 
 /// A prefix is mounted whole only if it lies deep enough not to be a home, a system directory, or the place where a tool keeps
-/// a person's settings and secrets (`~/.cargo` has credentials, `~/.local` has everything).
+/// a person's settings and secrets (`~/.cargo` has credentials, `~/.local` has everything). `~/miniconda3` or `~/go` is none of these.
 fn may_be_mounted(prefix: &Path, home: &Path) -> bool {
     let depth = prefix.components().count();
-    let below_home = prefix.strip_prefix(home).ok().map(|rest| rest.components().count());
-    match below_home {
-        Some(depth_below_home) => depth_below_home >= 2,
-        None => depth > 2 && prefix.parent() != Some(Path::new("/home")),
+    match prefix.strip_prefix(home) {
+        Ok(below_home) => {
+            let is_hidden = below_home.as_os_str().as_bytes().starts_with(b".");
+            below_home.components().count() >= if is_hidden { 2 } else { 1 }
+        }
+        Err(_) => depth > 2 && prefix.parent() != Some(Path::new("/home")),
     }
 }
 
@@ -153,7 +158,7 @@ mod tests {
             ToolFacts::Elsewhere { mount, kind, links } => {
                 (mount.as_path().to_owned(), kind, links.keys().map(ToString::to_string).collect())
             }
-            other => panic!("{other:?}"),
+            other @ (ToolFacts::Absent | ToolFacts::Shown { .. }) => panic!("{other:?}"),
         }
     }
 
@@ -165,9 +170,15 @@ mod tests {
         program(&toolchain.join("bin/cargo"));
         program(&toolchain.join("bin/rustc"));
         std::fs::create_dir(toolchain.join("lib")).unwrap();
+        program(&home.join("elsewhere/bin/python"));
+        std::os::unix::fs::symlink(home.join("elsewhere/bin/python"), toolchain.join("bin/python")).unwrap();
         let (found, kind, links) = mount(&home, &toolchain.join("bin/cargo"));
         assert_eq!((found, kind), (toolchain, BindKind::Directory));
         assert_eq!(links, ["cargo", "rustc"]);
+        let miniconda = home.join("miniconda3");
+        program(&miniconda.join("bin/tool"));
+        std::fs::create_dir(miniconda.join("lib")).unwrap();
+        assert_eq!(mount(&home, &miniconda.join("bin/tool")).0, miniconda);
         for secret in [".local", ".cargo", ""] {
             let tool = home.join(secret).join("bin/tool");
             program(&tool);

@@ -65,14 +65,9 @@ pub(super) fn object_id(
     }
 }
 
-fn node(
-    parent: BorrowedFd<'_>,
-    name: &CString,
-    path: PathBuf,
-    algorithm: HashAlgorithm,
-) -> Result<Node, InspectError> {
-    let status = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|error| system("examine", &path, error))?;
+fn node(parent: BorrowedFd<'_>, name: &CString, path: PathBuf, algorithm: HashAlgorithm) -> Result<Node, InspectError> {
+    let status =
+        rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| system("examine", &path, error))?;
     let open = |flags: OFlags| {
         rustix::fs::openat(parent, name, flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| system("open", &path, error))
@@ -102,11 +97,9 @@ fn node(
             hasher.update(target.to_bytes());
             Ok(Node::Finished("120000", hasher.finish()))
         }
-        FileType::Fifo
-        | FileType::Socket
-        | FileType::CharacterDevice
-        | FileType::BlockDevice
-        | FileType::Unknown => Err(InspectError::UnsupportedType { path }),
+        FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice | FileType::Unknown => {
+            Err(InspectError::UnsupportedType { path })
+        }
     }
 }
 

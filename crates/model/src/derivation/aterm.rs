@@ -12,11 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Writes a derivation as the text of its `.drv` file.
 pub fn write(derivation: &Derivation) -> Vec<u8> {
-    let inputs = derivation
-        .input_derivations
-        .iter()
-        .map(|(path, outputs)| (path.to_string(), outputs.clone()))
-        .collect();
+    let inputs =
+        derivation.input_derivations.iter().map(|(path, outputs)| (path.to_string(), outputs.clone())).collect();
     write_with(derivation, &inputs, false)
 }
 
@@ -57,12 +54,7 @@ pub(super) fn write_with(
     text
 }
 
-fn output_fields(
-    derivation: &Derivation,
-    name: &str,
-    output: &Output,
-    mask: bool,
-) -> (String, String, String) {
+fn output_fields(derivation: &Derivation, name: &str, output: &Output, mask: bool) -> (String, String, String) {
     let none = String::new;
     match output {
         Output::InputAddressed { path } => (if mask { none() } else { path.to_string() }, none(), none()),
@@ -177,7 +169,8 @@ pub fn parse(name: &str, text: &[u8]) -> Result<Derivation, InputError> {
     let mut kinds = BTreeMap::new();
     for (start, output_name, [path, algorithm, hash]) in outputs {
         let place = Reader { text, at: start };
-        let output = output(name, &output_name, &path, &algorithm, &hash).map_err(|problem| place.error(problem.to_string()))?;
+        let output =
+            output(name, &output_name, &path, &algorithm, &hash).map_err(|problem| place.error(problem.to_string()))?;
         kinds.entry(output_name).or_insert(output);
     }
     let structured_attributes = take_structured(&mut environment).map_err(|message| reader.error(message))?;
@@ -212,7 +205,9 @@ pub(super) enum OutputFieldError {
     Path(#[from] StorePathError),
     #[error("{0} derivation output should not specify output path")]
     UnexpectedPath(&'static str),
-    #[error("derivation output '{output}' has path '{path}', which does not match its content address; expected '{expected}'")]
+    #[error(
+        "derivation output '{output}' has path '{path}', which does not match its content address; expected '{expected}'"
+    )]
     OtherPath { output: String, path: String, expected: StorePath },
 }
 

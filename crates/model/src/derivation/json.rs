@@ -54,9 +54,9 @@ pub fn recognises(root: &Node) -> bool {
         || (root.get("outputs").is_some_and(|outputs| matches!(outputs.value, Value::Object(_)))
             && ["inputs", "inputSrcs", "inputDrvs", "args"].iter().any(|key| root.get(key).is_some()))
         || (!members.is_empty()
-            && members.iter().all(|member| {
-                member.key.ends_with(".drv") && matches!(member.node.value, Value::Object(_))
-            }))
+            && members
+                .iter()
+                .all(|member| member.key.ends_with(".drv") && matches!(member.node.value, Value::Object(_))))
 }
 
 /// Reads a file of derivations. Keys of the set are the paths that the file uses, so that its derivations find each other.
@@ -81,7 +81,9 @@ pub fn read(root: &Node) -> Result<(Generation, DerivationSet), InputError> {
 fn unsupported_version(version: &Node) -> InputError {
     let found = version.excerpt();
     version
-        .error(format!("unsupported derivation JSON format version {found}; versions 3 and 4 and the ones before are known"))
+        .error(format!(
+            "unsupported derivation JSON format version {found}; versions 3 and 4 and the ones before are known"
+        ))
         .with_hint("print it again with another `nix derivation show`, or pass the `.drv` file itself")
 }
 
@@ -171,13 +173,7 @@ fn read_one(path: Option<&StorePath>, node: &Node) -> Result<(Generation, Deriva
         Generation::Version3 | Generation::Version4 | Generation::Resolved => None,
     };
     let structured_attributes = match node.get("structuredAttrs") {
-        Some(attributes) => {
-            attributes.object()?;
-            match attributes.to_serde() {
-                serde_json::Value::Object(attributes) => Some(attributes.into()),
-                _ => None,
-            }
-        }
+        Some(attributes) => Some(attributes.to_serde_object()?.into()),
         None => from_environment,
     };
     let parts = DerivationParts {
@@ -286,15 +282,12 @@ fn method(node: &Node) -> Result<ContentMethod, InputError> {
 
 /// One derivation as `nix derivation show` (version 4) prints it.
 pub fn write(derivation: &Derivation) -> serde_json::Value {
-    let base_names = |paths: &BTreeSet<StorePath>| -> Vec<String> {
-        paths.iter().map(|path| path.base_name().to_owned()).collect()
-    };
+    let base_names =
+        |paths: &BTreeSet<StorePath>| -> Vec<String> { paths.iter().map(|path| path.base_name().to_owned()).collect() };
     let drvs: serde_json::Map<String, serde_json::Value> = derivation
         .input_derivations
         .iter()
-        .map(|(path, outputs)| {
-            (path.base_name().to_owned(), json!({ "dynamicOutputs": {}, "outputs": outputs }))
-        })
+        .map(|(path, outputs)| (path.base_name().to_owned(), json!({ "dynamicOutputs": {}, "outputs": outputs })))
         .collect();
     let env: serde_json::Map<String, serde_json::Value> = derivation
         .environment

@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn text_is_compact_sorted_and_raw() {
-        let value: Value = serde_json::from_str("{\"b\": [1, -2, true, null], \"a\": \"é\\u0001\\n/\\u007f\"}").unwrap();
+        let value: Value =
+            serde_json::from_str("{\"b\": [1, -2, true, null], \"a\": \"é\\u0001\\n/\\u007f\"}").unwrap();
         assert_eq!(to_nix_json(&value), "{\"a\":\"é\\u0001\\n/\u{7f}\",\"b\":[1,-2,true,null]}");
     }
 }

@@ -85,10 +85,7 @@ impl<'a> Modulo<'a> {
     }
 
     /// Output paths of an input-addressed derivation by output name; `None` when an input has no path yet (deferred).
-    pub fn output_paths(
-        &mut self,
-        derivation: &Derivation,
-    ) -> Result<Option<BTreeMap<String, StorePath>>, PathsError> {
+    pub fn output_paths(&mut self, derivation: &Derivation) -> Result<Option<BTreeMap<String, StorePath>>, PathsError> {
         self.prepare(derivation)?;
         let Some(masked) = self.hash(derivation, true)? else {
             return Ok(None);
@@ -97,8 +94,7 @@ impl<'a> Modulo<'a> {
             .outputs
             .keys()
             .map(|name| {
-                let path =
-                    StorePath::compute(&format!("output:{name}"), &masked, &derivation.output_path_name(name))?;
+                let path = StorePath::compute(&format!("output:{name}"), &masked, &derivation.output_path_name(name))?;
                 Ok((name.clone(), path))
             })
             .collect::<Result<_, PathsError>>()
@@ -215,8 +211,7 @@ pub fn fill(mut parts: DerivationParts, set: &DerivationSet) -> Result<Derivatio
         }
         let draft = Derivation::new(parts.clone())?;
         if let Some(paths) = Modulo::new(set).output_paths(&draft)? {
-            parts.outputs =
-                paths.into_iter().map(|(name, path)| (name, Output::InputAddressed { path })).collect();
+            parts.outputs = paths.into_iter().map(|(name, path)| (name, Output::InputAddressed { path })).collect();
         }
     }
     let derivation = Derivation::new(parts.clone())?;
@@ -253,10 +248,7 @@ mod tests {
     fn paths_of_a_simple_derivation_agree_with_nix() {
         let derivation = aterm::parse("simple", SIMPLE.as_bytes()).unwrap();
         assert_eq!(aterm::write(&derivation), SIMPLE.as_bytes());
-        assert_eq!(
-            derivation_path(&derivation).unwrap().base_name(),
-            "cmjw9zscdp39w299jrjwiik9c1xr39p2-simple.drv"
-        );
+        assert_eq!(derivation_path(&derivation).unwrap().base_name(), "cmjw9zscdp39w299jrjwiik9c1xr39p2-simple.drv");
         check(&derivation, &DerivationSet::new()).unwrap();
         let unmasked = Modulo::new(&DerivationSet::new()).hash(&derivation, false).unwrap().unwrap();
         assert_eq!(unmasked.to_base16(), "c025677b8e549318346a8f2439b94be6ac0cc1a9d52722de5c96ef157011b439");
@@ -271,10 +263,8 @@ mod tests {
             message,
             "derivation has incorrect output '/nix/store/11ph28nczfrrl2zmqg1wc2fqv237wxa6-simple', should be '/nix/store/01ph28nczfrrl2zmqg1wc2fqv237wxa6-simple'"
         );
-        let variable = SIMPLE.replace(
-            r#"("out","/nix/store/01ph28nczfrrl2zmqg1wc2fqv237wxa6-simple"),"#,
-            r#"("out","/etc/passwd"),"#,
-        );
+        let variable = SIMPLE
+            .replace(r#"("out","/nix/store/01ph28nczfrrl2zmqg1wc2fqv237wxa6-simple"),"#, r#"("out","/etc/passwd"),"#);
         let derivation = aterm::parse("simple", variable.as_bytes()).unwrap();
         let message = check(&derivation, &DerivationSet::new()).unwrap_err().to_string();
         assert!(message.contains("is actually '/etc/passwd'"), "{message}");

@@ -18,10 +18,10 @@ impl StructuredAttributes {
     /// Reads the text that a derivation carries under `__json`; otherwise says what is wrong with it.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let node = crate::json::parse(text).map_err(|error| format!("environment variable '__json': {error}"))?;
-        match (node.to_serde(), std::str::from_utf8(text)) {
-            (Value::Object(attributes), Ok(text)) => Ok(StructuredAttributes { text: text.to_owned(), attributes }),
-            _ => Err("environment variable '__json' is not a JSON object".to_owned()),
-        }
+        let attributes =
+            node.to_serde_object().map_err(|_| "environment variable '__json' is not a JSON object".to_owned())?;
+        // What was parsed is UTF-8.
+        Ok(StructuredAttributes { text: String::from_utf8_lossy(text).into_owned(), attributes })
     }
 
     /// The text that they are hashed as.

@@ -34,14 +34,15 @@ pub(super) struct Steps {
     pub(super) reasons: BTreeMap<String, String>,
     /// Paths that exist inside by an earlier step, so that parents are made once.
     made: BTreeSet<String>,
+    /// Directories whose contents are the host's and cannot be added to.
+    closed: BTreeSet<String>,
 }
 
 impl Root<'_> {
     pub(super) fn steps(&self, notes: &mut Vec<String>) -> Result<Steps, PlanError> {
         let mut steps = Steps::default();
-        // The root itself is the sandbox's to make; a tmpfs here would lie on top of it, where `cd /..` finds it.
-        steps.made.insert("/".to_owned());
-        steps.reasons.insert("/".to_owned(), "an empty root of its own, closed to writing at the end".to_owned());
+        let top = RootStep::Mode { path: "/".into(), mode: 0o750 };
+        steps.push("/", "an empty root of its own, closed to writing at the end", top);
         for entry in &self.profile.entries {
             let applies = match entry.when {
                 When::Always => true,
@@ -86,10 +87,9 @@ impl Root<'_> {
                     Source::Temporary => Some((self.scratch.temporary.clone(), BindKind::Directory)),
                     Source::Store => Some((self.scratch.store.clone(), BindKind::Directory)),
                     Source::Shell => self.host.shell.clone().map(|shell| (shell, BindKind::File)),
-                    Source::Certificates => Some((
-                        self.host.certificates.clone().ok_or(PlanError::NoCertificates)?.path,
-                        BindKind::File,
-                    )),
+                    Source::Certificates => {
+                        Some((self.host.certificates.clone().ok_or(PlanError::NoCertificates)?.path, BindKind::File))
+                    }
                     Source::Host(host_path) => {
                         let host_path = ByteString::from(host_path.as_str());
                         let expected = if *device { BindKind::Device } else { BindKind::File };
@@ -111,7 +111,11 @@ impl Root<'_> {
                     None => {
                         let source = match source {
                             Source::Host(host_path) => host_path.as_str().into(),
-                            Source::Build | Source::Temporary | Source::Store | Source::Shell | Source::Certificates => path,
+                            Source::Build
+                            | Source::Temporary
+                            | Source::Store
+                            | Source::Shell
+                            | Source::Certificates => path,
                         };
                         return Err(PlanError::HostFile { path: source, target: target.to_owned() });
                     }
@@ -143,9 +147,7 @@ impl Root<'_> {
             }
             let target = path.to_string();
             let step = match &input.shape {
-                InputShape::Symlink(link) => {
-                    RootStep::Symlink { path: target.as_str().into(), target: link.clone() }
-                }
+                InputShape::Symlink(link) => RootStep::Symlink { path: target.as_str().into(), target: link.clone() },
                 InputShape::Mountable(kind) => RootStep::Bind {
                     source: input.real_path.clone(),
                     target: target.as_str().into(),
@@ -186,7 +188,8 @@ impl Root<'_> {
                 }
                 Some(ToolFacts::Elsewhere { mount, kind, links }) => {
                     let target = mount.to_string();
-                    if steps.made.insert(target.clone()) {
+                    // A tool keeps its place, so what lies in a directory of the host's is there.
+                    if !steps.is_closed(&target) && steps.made.insert(target.clone()) {
                         steps.parents(&target);
                         let step = RootStep::Bind {
                             source: mount.clone(),
@@ -203,8 +206,7 @@ impl Root<'_> {
                         let link = format!("{TOOL_DIRECTORY}/{name}");
                         if steps.made.insert(link.clone()) {
                             steps.parents(&link);
-                            let step =
-                                RootStep::Symlink { path: link.as_str().into(), target: link_target.clone() };
+                            let step = RootStep::Symlink { path: link.as_str().into(), target: link_target.clone() };
                             steps.push(&link, "a tool from outside the system directories", step);
                         }
                     }
@@ -217,12 +219,41 @@ impl Root<'_> {
 impl Steps {
     fn push(&mut self, path: &str, why: &str, step: RootStep) {
         self.made.insert(path.to_owned());
+        match &step {
+            RootStep::Bind { source: _, target: _, kind: BindKind::Directory, access: Access::ReadOnly } => {
+                self.closed.insert(path.to_owned());
+            }
+            RootStep::Bind { .. }
+            | RootStep::Tmpfs { .. }
+            | RootStep::Directory { .. }
+            | RootStep::File { .. }
+            | RootStep::Symlink { .. }
+            | RootStep::Proc { .. }
+            | RootStep::Pts { .. }
+            | RootStep::Mode { .. }
+            | RootStep::ReadOnly { .. } => {}
+        }
         self.reasons.insert(path.to_owned(), why.to_owned());
         self.steps.push(step);
     }
 
+    /// Whether a path lies in a directory of the host's, where nothing can be made and what is there is seen already.
+    fn is_closed(&self, path: &str) -> bool {
+        let mut parent = path;
+        while let Some((rest, _)) = parent.rsplit_once('/') {
+            if self.closed.contains(rest) {
+                return true;
+            }
+            parent = rest;
+        }
+        false
+    }
+
     /// Makes the parents of a path, unless they lie in something that is mounted or exist already.
     fn parents(&mut self, path: &str) {
+        if self.is_closed(path) {
+            return;
+        }
         let mut missing = Vec::new();
         let mut parent = path;
         while let Some((rest, _)) = parent.rsplit_once('/') {

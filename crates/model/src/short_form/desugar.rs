@@ -95,7 +95,13 @@ pub fn desugar(
     let mut attributes: BTreeMap<String, Value> = BTreeMap::new();
     for (name, attribute) in &form.attributes {
         if !NOT_FOR_THE_BUILDER.contains(&name.as_str()) {
-            attributes.insert(name.clone(), with_sources(&attribute.value, sources));
+            // Elsewhere the same text means something else: `.` is a `src` and a `sourceRoot`.
+            let value = if super::names_sources(name) {
+                with_sources(&attribute.value, sources)
+            } else {
+                attribute.value.clone()
+            };
+            attributes.insert(name.clone(), value);
         }
     }
     attributes.insert("name".to_owned(), form.name.clone().into());
@@ -174,12 +180,13 @@ fn coerce(value: &Value) -> Option<String> {
     })
 }
 
+/// Puts store paths in the place of sources: in an array, and among the words of a string.
 fn with_sources(value: &Value, sources: &BTreeMap<String, StorePath>) -> Value {
     match value {
-        Value::String(text) => match sources.get(text) {
-            Some(path) => path.to_string().into(),
-            None => value.clone(),
-        },
+        Value::String(text) => {
+            let word = |word: &str| sources.get(word).map_or_else(|| word.to_owned(), ToString::to_string);
+            text.split_ascii_whitespace().map(word).collect::<Vec<_>>().join(" ").into()
+        }
         Value::Array(elements) => elements.iter().map(|element| with_sources(element, sources)).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.clone(),
     }
@@ -219,7 +226,8 @@ fn outputs(form: &ShortForm) -> Result<BTreeMap<String, Output>, InputError> {
         return Err(form.error("'__contentAddressed' and '__impure' exclude each other"));
     }
     let Some(hash) = form.attributes.get("outputHash") else {
-        let (method, algorithm) = (method(form, ContentMethod::Nar)?, algorithm(form)?.unwrap_or(HashAlgorithm::Sha256));
+        let (method, algorithm) =
+            (method(form, ContentMethod::Nar)?, algorithm(form)?.unwrap_or(HashAlgorithm::Sha256));
         return Ok(names
             .into_iter()
             .map(|name| match (is_floating, is_impure) {

@@ -104,35 +104,88 @@ fn an_own_builder_gets_what_it_asks_for_and_nothing_more() {
 #[test]
 fn store_paths_in_attributes_are_inputs() {
     let dependency = "/nix/store/k6acb82mmxnvhglc719q86vxnamq9rcl-dep.txt";
-    let derivation = make(&json!({"name": "x", "buildPhase": format!("cat {dependency}/x; echo {dependency}")})).unwrap();
+    let derivation =
+        make(&json!({"name": "x", "buildPhase": format!("cat {dependency}/x; echo {dependency}")})).unwrap();
     let expected = StorePath::from_full_path(dependency).unwrap();
     assert_eq!(derivation.input_sources, [setup(), expected].into());
 }
 
 #[test]
+fn sources_are_replaced_where_they_are_named_and_nowhere_else() {
+    let path = source().to_string();
+    let derivation =
+        make(&json!({"name": "x", "src": "./src", "srcs": "./src  ./src", "nativeBuildInputs": ["git", "./src"],
+                                  "buildInputs": ["./src"], "sourceRoot": "./src", "outputHash": ""}))
+        .unwrap();
+    for (name, expected) in [
+        ("src", path.clone()),
+        ("srcs", format!("{path} {path}")),
+        ("nativeBuildInputs", format!("git {path}")),
+        ("buildInputs", path.clone()),
+        ("sourceRoot", "./src".to_owned()),
+    ] {
+        assert_eq!(variable(&derivation, name), Some(expected), "{name}");
+    }
+    assert_eq!(derivation.input_sources, [setup(), source()].into());
+}
+
+#[test]
 fn bad_short_forms_are_refused_with_advice() {
     for (value, expected) in [
-        (json!({"name": "x", "buildphase": ""}), "at $.buildphase: unknown attribute 'buildphase' (did you mean 'buildPhase'?"),
+        (
+            json!({"name": "x", "buildphase": ""}),
+            "at $.buildphase: unknown attribute 'buildphase' (did you mean 'buildPhase'?",
+        ),
         (json!({"pname": "x"}), "at $: there is a 'pname' and no 'version'"),
         (json!({"buildPhase": ""}), "at $: there is no 'name'"),
         (json!({"name": "a/b"}), "at $.name: name 'a/b' contains illegal character '/'"),
-        (json!({"name": "x", "buildPhase": 1}), "at $.buildPhase: expected a value of type 'string' but it is of type 'number': 1"),
+        (
+            json!({"name": "x", "buildPhase": 1}),
+            "at $.buildPhase: expected a value of type 'string' but it is of type 'number': 1",
+        ),
         (json!({"name": "x", "buildPhase": ["a", 1]}), "at $.buildPhase[1]: expected a value of type 'string'"),
         (json!({"name": "x", "dontUnpack": "yes"}), "at $.dontUnpack: expected true or false, found a string: \"yes\""),
         (json!({"name": "x", "outputs": {}}), "at $.outputs: expected an array of strings, or a string"),
         (json!({"name": "x", "outputs": ["out", ".."]}), "at $: output name '..' is not valid: name '..' is not valid"),
-        (json!({"name": "x", "outputHash": "sha256-mOpu"}), "at $.outputHash: invalid SRI hash 'mOpu', length 3 != expected length 32"),
+        (
+            json!({"name": "x", "outputHash": "sha256-mOpu"}),
+            "at $.outputHash: invalid SRI hash 'mOpu', length 3 != expected length 32",
+        ),
         (json!({"name": "x", "outputHash": "98ea"}), "at $.outputHash: hash '98ea' does not include a type"),
-        (json!({"name": "x", "outputHash": "", "outputHashAlgo": "sha3"}), "at $.outputHashAlgo: unknown hash algorithm 'sha3'"),
-        (json!({"name": "x", "outputHash": "", "outputHashMode": "tree"}), "at $.outputHashMode: invalid value 'tree' for 'outputHashMode' attribute"),
-        (json!({"name": "x", "outputHash": "", "outputs": ["out", "dev"]}), "at $.outputs: multiple outputs are not supported in fixed-output derivations"),
-        (json!({"name": "x", "outputHash": "", "outputHashMode": "git", "outputHashAlgo": "md5"}), "at $: output 'out': method 'git' cannot be used with 'md5'"),
+        (
+            json!({"name": "x", "outputHash": "", "outputHashAlgo": "sha3"}),
+            "at $.outputHashAlgo: unknown hash algorithm 'sha3'",
+        ),
+        (
+            json!({"name": "x", "outputHash": "", "outputHashMode": "tree"}),
+            "at $.outputHashMode: invalid value 'tree' for 'outputHashMode' attribute",
+        ),
+        (
+            json!({"name": "x", "outputHash": "", "outputs": ["out", "dev"]}),
+            "at $.outputs: multiple outputs are not supported in fixed-output derivations",
+        ),
+        (
+            json!({"name": "x", "outputHash": "", "outputHashMode": "git", "outputHashAlgo": "md5"}),
+            "at $: output 'out': method 'git' cannot be used with 'md5'",
+        ),
         (json!({"name": "x", "src": "src"}), "at $.src: 'src' is not a path (write './src'"),
-        (json!({"name": "x", "src": "https://example.com/x.tar.gz"}), "at $.src: 'https://example.com/x.tar.gz' is a URL"),
-        (json!({"name": "x", "nativeBuildInputs": ["bin/git"]}), "at $.nativeBuildInputs[0]: 'bin/git' is neither a command name nor an absolute path"),
-        (json!({"name": "x", "config": {"a": 1}}), "at $.config: an object cannot become the environment variable 'config'"),
+        (
+            json!({"name": "x", "src": "https://example.com/x.tar.gz"}),
+            "at $.src: 'https://example.com/x.tar.gz' is a URL",
+        ),
+        (
+            json!({"name": "x", "nativeBuildInputs": ["bin/git"]}),
+            "at $.nativeBuildInputs[0]: 'bin/git' is neither a command name nor an absolute path",
+        ),
+        (
+            json!({"name": "x", "config": {"a": 1}}),
+            "at $.config: an object cannot become the environment variable 'config'",
+        ),
         (json!({"name": "x", "__noChroot": true}), "at $.__noChroot: there is no build without a sandbox"),
-        (json!({"name": "x", "fodder": {"profil": "nix"}}), "at $.fodder.profil: unknown setting 'profil' (did you mean 'profile'?)"),
+        (
+            json!({"name": "x", "fodder": {"profil": "nix"}}),
+            "at $.fodder.profil: unknown setting 'profil' (did you mean 'profile'?)",
+        ),
     ] {
         let found = message(&value);
         assert!(found.starts_with(expected), "{value}\n   found: {found}\nexpected: {expected}");

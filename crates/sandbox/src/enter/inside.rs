@@ -33,10 +33,7 @@ impl Inside {
             return Err(Errno::EEXIST.into());
         }
         let parent = self.resolve(parent, OFlags::PATH | OFlags::DIRECTORY)?;
-        Ok(Place {
-            parent,
-            name: OsStr::from_bytes(name),
-        })
+        Ok(Place { parent, name: OsStr::from_bytes(name) })
     }
 
     fn resolve(&self, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
@@ -61,10 +58,7 @@ fn relative(path: &[u8]) -> io::Result<&[u8]> {
     if rest.is_empty() {
         return Ok(b".");
     }
-    if rest
-        .split(|byte| *byte == b'/')
-        .any(|name| matches!(name, b"" | b"." | b"..") || name.contains(&0))
-    {
+    if rest.split(|byte| *byte == b'/').any(|name| matches!(name, b"" | b"." | b"..") || name.contains(&0)) {
         return Err(Errno::EINVAL.into());
     }
     Ok(rest)
@@ -78,18 +72,7 @@ mod tests {
     fn only_plain_absolute_paths_are_taken() {
         assert_eq!(relative(b"/").unwrap(), b".");
         assert_eq!(relative(b"/a/b").unwrap(), b"a/b");
-        for path in [
-            &b""[..],
-            b"a",
-            b"//",
-            b"/a/",
-            b"/a//b",
-            b"/../a",
-            b"/a/..",
-            b"/./a",
-            b"/a/.",
-            b"/a\0b",
-        ] {
+        for path in [&b""[..], b"a", b"//", b"/a/", b"/a//b", b"/../a", b"/a/..", b"/./a", b"/a/.", b"/a\0b"] {
             assert!(relative(path).is_err(), "{path:?}");
         }
     }

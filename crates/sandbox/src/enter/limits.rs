@@ -7,12 +7,7 @@ use nix::sys::resource::{self, getrlimit, setrlimit};
 /// Gives the runner's limit of open files back, then sets those of the plan.
 pub(super) fn apply(limits: &Limits, (soft, hard): (u64, u64)) -> Result<(), Failure> {
     setrlimit(resource::Resource::RLIMIT_NOFILE, soft, hard).doing("restoring the limit of open files")?;
-    let Limits {
-        deadline_seconds: _,
-        silence_seconds: _,
-        log_bytes: _,
-        resources,
-    } = limits;
+    let Limits { deadline_seconds: _, silence_seconds: _, log_bytes: _, resources } = limits;
     for ResourceLimit { resource, soft, hard } in resources {
         let doing = format!("limiting {resource:?}");
         let (soft_now, hard_now) = getrlimit(kernel_name(*resource)).doing(&doing)?;

@@ -9,14 +9,15 @@ mod privileges;
 mod root;
 
 use crate::{
+    InternalProgram,
     helper::{NamespaceIds, Sources},
-    report::SessionKeyring,
+    report::{Enforced, SessionKeyring},
     sys,
     wire::{BuilderWord, Doing, Failure, send},
 };
 use fodder_model::{
     bytes::ByteString,
-    sandbox::{HostName, Namespace, Process, SandboxPlan},
+    sandbox::{HostName, Namespace, Process, Program, SandboxPlan},
 };
 use nix::{
     errno::Errno,
@@ -38,6 +39,8 @@ use std::{
 pub(crate) struct Entry<'plan> {
     /// What to build.
     pub(crate) plan: &'plan SandboxPlan,
+    /// Functions that a plan may name as its program.
+    pub(crate) internal_programs: &'plan [InternalProgram],
     /// The compiled seccomp policy, if there is one.
     pub(crate) filter: Option<&'plan [sock_filter]>,
     /// Opened before the ids changed.
@@ -63,7 +66,12 @@ pub(crate) fn become_the_builder(entry: Entry<'_>) -> ! {
         Err(_) => crate::leave(1),
     };
     let failure = match set_up(entry) {
-        Ok(execute) => {
+        Ok(Start::Internal(run, environment)) => {
+            // What execve would have closed.
+            drop(channel);
+            crate::leave(run(environment))
+        }
+        Ok(Start::Execute(execute)) => {
             let errno = execute.run();
             // What Nix writes, on the log as Nix does, and then it "fails with exit code 1".
             let mut line = b"error: executing '".to_vec();
@@ -78,9 +86,29 @@ pub(crate) fn become_the_builder(entry: Entry<'_>) -> ! {
     crate::leave(1)
 }
 
-fn set_up(entry: Entry<'_>) -> Result<Execute, Failure> {
+/// The last step.
+enum Start<'plan> {
+    Execute(Execute),
+    Internal(fn(&[(ByteString, ByteString)]) -> i32, &'plan [(ByteString, ByteString)]),
+}
+
+impl<'plan> Start<'plan> {
+    fn prepare(process: &'plan Process, internal_programs: &[InternalProgram]) -> Result<Self, Failure> {
+        match &process.program {
+            Program::Execute(program) => Execute::prepare(program, process).map(Start::Execute),
+            Program::Internal(name) => internal_programs
+                .iter()
+                .find(|program| program.name == name)
+                .map(|program| Start::Internal(program.run, &process.environment))
+                .ok_or_else(|| Failure::Plan { reason: format!("the helper has no internal program '{name}'") }),
+        }
+    }
+}
+
+fn set_up(entry: Entry<'_>) -> Result<Start<'_>, Failure> {
     let Entry {
         plan,
+        internal_programs,
         filter,
         sources,
         helper,
@@ -90,17 +118,8 @@ fn set_up(entry: Entry<'_>) -> Result<Execute, Failure> {
         session_keyring,
         supplementary_groups_dropped,
     } = entry;
-    let SandboxPlan {
-        namespaces,
-        identity,
-        host_name,
-        root_mount_point: _,
-        root,
-        process,
-        limits,
-        seccomp: _,
-    } = plan;
-    let execute = Execute::prepare(process)?;
+    let SandboxPlan { namespaces, identity, host_name, root_mount_point: _, root, process, limits, seccomp: _ } = plan;
+    let start = Start::prepare(process, internal_programs)?;
 
     die_with_the_helper(&helper)?;
     setsid().doing("starting a session")?;
@@ -122,16 +141,23 @@ fn set_up(entry: Entry<'_>) -> Result<Execute, Failure> {
 
     privileges::drop_capabilities()?;
     prctl::set_no_new_privs().doing("setting no_new_privs")?;
-    let mut enforced = examiner.examine(namespaces, identity, &outer_namespaces)?;
-    enforced.session_keyring = session_keyring;
-    enforced.supplementary_groups_dropped = supplementary_groups_dropped;
+    let new_namespaces = examiner.examine(namespaces, identity, &outer_namespaces)?;
     if let Some(filter) = filter {
         sys::install_seccomp_filter(filter).doing("installing the seccomp filter")?;
         examiner.examine_seccomp()?;
-        enforced.seccomp_instructions = Some(filter.len());
     }
+    let enforced = Enforced {
+        namespaces: new_namespaces,
+        outside_uid: identity.outside_uid,
+        outside_gid: identity.outside_gid,
+        supplementary_groups_dropped,
+        no_capabilities: true,
+        no_new_privileges: true,
+        seccomp_instructions: filter.map(<[sock_filter]>::len),
+        session_keyring,
+    };
     send(&channel, &BuilderWord::Ready(enforced), None).doing("telling the helper")?;
-    Ok(execute)
+    Ok(start)
 }
 
 /// PID 1 has no parent that getppid(2) could name (it is 0), so the race between the fork and this line can only be
@@ -142,9 +168,7 @@ fn die_with_the_helper(helper: &OwnedFd) -> Result<(), Failure> {
     poll(&mut process, PollTimeout::ZERO).doing("looking for the helper")?;
     match process[0].any() {
         Some(false) => Ok(()),
-        Some(true) | None => Err(Failure::Check {
-            finding: "the helper is gone".into(),
-        }),
+        Some(true) | None => Err(Failure::Check { finding: "the helper is gone".into() }),
     }
 }
 
@@ -160,11 +184,7 @@ const PER_LINUX32: u32 = 8;
 
 fn set_personality(process: &Process) -> Result<(), Failure> {
     let domain = if process.linux32 { PER_LINUX32 } else { PER_LINUX };
-    let flags = if process.fixed_addresses {
-        libc::ADDR_NO_RANDOMIZE as u32
-    } else {
-        0
-    };
+    let flags = if process.fixed_addresses { libc::ADDR_NO_RANDOMIZE as u32 } else { 0 };
     sys::set_personality(domain | flags).doing("setting the personality")
 }
 
@@ -176,9 +196,9 @@ struct Execute {
 }
 
 impl Execute {
-    fn prepare(process: &Process) -> Result<Self, Failure> {
+    fn prepare(program: &ByteString, process: &Process) -> Result<Self, Failure> {
         let Process {
-            program,
+            program: _,
             arguments,
             environment,
             working_directory: _,
@@ -189,10 +209,7 @@ impl Execute {
         let variable = |(name, value): &(ByteString, ByteString)| without_nul(&[&name[..], b"=", &value[..]].concat());
         Ok(Execute {
             program: without_nul(program)?,
-            arguments: arguments
-                .iter()
-                .map(|argument| without_nul(argument))
-                .collect::<Result<_, _>>()?,
+            arguments: arguments.iter().map(|argument| without_nul(argument)).collect::<Result<_, _>>()?,
             environment: environment.iter().map(variable).collect::<Result<_, _>>()?,
         })
     }
@@ -204,10 +221,8 @@ impl Execute {
 }
 
 fn without_nul(bytes: &[u8]) -> Result<CString, Failure> {
-    CString::new(bytes).map_err(|_| Failure::Plan {
-        reason: format!(
-            "'{}' contains a NUL byte, which execve cannot pass",
-            ByteString::from(bytes)
-        ),
+    CString::new(bytes).map_err(|_| {
+        let beginning = ByteString::from(&bytes[..bytes.len().min(80)]);
+        Failure::Plan { reason: format!("'{beginning}' contains a NUL byte, which execve cannot pass") }
     })
 }

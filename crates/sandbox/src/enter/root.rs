@@ -29,27 +29,20 @@ const MOUNT_POINT_MODE: u32 = 0o755;
 
 /// Builds the root on a fresh tmpfs and makes it the working directory. Must run with umask 0.
 pub(super) fn build(steps: &[RootStep], sources: Sources) -> Result<(), Failure> {
-    let Sources {
-        root_mount_point,
-        mut binds,
-    } = sources;
+    let Sources { root_mount_point, mut binds } = sources;
     let size = root_size_bytes(steps).to_string();
     let options = [("mode", "0755"), ("size", &size)];
     let root = new_file_system("tmpfs", &options, storage_attributes()).doing("making the root's tmpfs")?;
     attach(&root, &root_mount_point).doing("mounting the root")?;
 
-    let mut builder = Builder {
-        own_devices: vec![device_of(&root).doing("examining the root")?],
-        inside: Inside { root },
-    };
+    let mut builder =
+        Builder { own_devices: vec![device_of(&root).doing("examining the root")?], inside: Inside { root } };
     for (index, step) in steps.iter().enumerate() {
-        builder
-            .carry_out(step, binds.remove(&index))
-            .map_err(|(doing, error)| Failure::Step {
-                index,
-                doing: doing.into(),
-                errno: errno_of(&error),
-            })?;
+        builder.carry_out(step, binds.remove(&index)).map_err(|(doing, error)| Failure::Step {
+            index,
+            doing: doing.into(),
+            errno: errno_of(&error),
+        })?;
     }
     fchdir(&builder.inside.root).doing("entering the root")
 }
@@ -66,11 +59,7 @@ pub(super) fn pivot() -> Result<(), Failure> {
 /// which take whole pages of up to 64 KiB.
 fn root_size_bytes(steps: &[RootStep]) -> usize {
     let size = |step: &RootStep| match step {
-        RootStep::File {
-            path: _,
-            mode: _,
-            content,
-        } => content.len() + (64 << 10),
+        RootStep::File { path: _, mode: _, content } => content.len() + (64 << 10),
         RootStep::Directory { .. }
         | RootStep::Symlink { .. }
         | RootStep::Bind { .. }
@@ -97,12 +86,7 @@ impl Builder {
             RootStep::Directory { path, mode } => self.directory(path, *mode).map_err(because("making it")),
             RootStep::File { path, mode, content } => self.file(path, *mode, content).map_err(because("writing it")),
             RootStep::Symlink { path, target } => self.symlink(path, target).map_err(because("making it")),
-            RootStep::Bind {
-                source: _,
-                target,
-                kind,
-                access,
-            } => {
+            RootStep::Bind { source: _, target, kind, access } => {
                 let source = source.ok_or(("finding its source", Errno::EBADF.into()))?;
                 let mount = copy(&source, *kind, *access).map_err(because("copying its mount"))?;
                 self.attach_at(target, mount, *kind)
@@ -111,8 +95,7 @@ impl Builder {
                 let mode = format!("{mode:o}");
                 let mount = new_file_system("tmpfs", &[("mode", &mode), ("size", size)], storage_attributes())
                     .map_err(because("making the file system"))?;
-                self.own_devices
-                    .push(device_of(&mount).map_err(because("examining it"))?);
+                self.own_devices.push(device_of(&mount).map_err(because("examining it"))?);
                 self.attach_at(path, mount, BindKind::Directory)
             }
             RootStep::Proc { path } => {
@@ -139,12 +122,7 @@ impl Builder {
         let Place { parent, name } = self.inside.place(path)?;
         mkdirat(&parent, name, Mode::from_raw_mode(mode))?;
         // mkdir(2) leaves out set-group-id, and a default ACL or umask could take more.
-        let directory = openat(
-            &parent,
-            name,
-            OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
+        let directory = openat(&parent, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         Ok(fchmod(&directory, Mode::from_raw_mode(mode))?)
     }
 
@@ -170,9 +148,9 @@ impl Builder {
 
     fn attach_at(&self, target: &[u8], mount: OwnedFd, kind: BindKind) -> Outcome {
         let point = match self.inside.open(target, OFlags::PATH) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self
-                .mount_point(target, kind)
-                .map_err(because("making its mount point"))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.mount_point(target, kind).map_err(because("making its mount point"))?
+            }
             opened => opened.map_err(because("opening its mount point"))?,
         };
         attach(&mount, &point).map_err(because("mounting it"))

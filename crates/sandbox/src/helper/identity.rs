@@ -25,19 +25,10 @@ use std::{
 /// The ids are written by whoever may: by this process when they are its own, else by a child that stays behind in the
 /// parent namespace, where root's capabilities are (user_namespaces(7), "Defining user and group ID mappings").
 pub(super) fn enter_user_namespace(identity: &Identity) -> Result<(), Failure> {
-    let Identity {
-        inside_uid,
-        inside_gid,
-        outside_uid,
-        outside_gid,
-    } = *identity;
+    let Identity { inside_uid, inside_gid, outside_uid, outside_gid } = *identity;
     let own_ids = geteuid().as_raw() == outside_uid && getegid().as_raw() == outside_gid;
-    let process = open(
-        "/proc/self",
-        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
-    .doing("opening /proc/self")?;
+    let process = open("/proc/self", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .doing("opening /proc/self")?;
     let mut maps = vec![
         ("uid_map", format!("{inside_uid} {outside_uid} 1")),
         ("gid_map", format!("{inside_gid} {outside_gid} 1")),
@@ -46,8 +37,7 @@ pub(super) fn enter_user_namespace(identity: &Identity) -> Result<(), Failure> {
         // Required before gid_map from a process without CAP_SETGID in the parent namespace (Linux 3.19).
         maps.insert(1, ("setgroups", "deny".into()));
         new_user_namespace()?;
-        maps.iter()
-            .try_for_each(|(file, content)| write_map(&process, file, content))
+        maps.iter().try_for_each(|(file, content)| write_map(&process, file, content))
     } else {
         let writer = Writer::start(process, maps)?;
         new_user_namespace()?;
@@ -56,20 +46,15 @@ pub(super) fn enter_user_namespace(identity: &Identity) -> Result<(), Failure> {
 }
 
 fn new_user_namespace() -> Result<(), Failure> {
-    unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| Failure::Namespace {
-        namespace: Namespace::User,
-        errno: errno as i32,
-    })
+    unshare(CloneFlags::CLONE_NEWUSER)
+        .map_err(|errno| Failure::Namespace { namespace: Namespace::User, errno: errno as i32 })
 }
 
 fn write_map(process: &OwnedFd, file: &str, content: &str) -> Result<(), Failure> {
     let written = openat(process, file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(io::Error::from)
         .and_then(|descriptor| std::fs::File::from(descriptor).write_all(content.as_bytes()));
-    written.map_err(|error| Failure::IdMap {
-        file: file.into(),
-        errno: errno_of(&error),
-    })
+    written.map_err(|error| Failure::IdMap { file: file.into(), errno: errno_of(&error) })
 }
 
 /// A child that waits for the namespace and then writes its maps.
@@ -84,20 +69,14 @@ impl Writer {
         let (wait, go) = pipe2(OFlag::O_CLOEXEC).doing("making a pipe")?;
         let (answer, tell) = pipe2(OFlag::O_CLOEXEC).doing("making a pipe")?;
         match fork_single_threaded().doing("forking the writer of the id maps")? {
-            ForkResult::Parent { child } => Ok(Writer {
-                process: child,
-                go,
-                answer,
-            }),
+            ForkResult::Parent { child } => Ok(Writer { process: child, go, answer }),
             ForkResult::Child => {
                 drop((go, answer));
                 let _ = prctl::set_pdeathsig(Signal::SIGKILL);
                 let mut byte = [0];
                 // End of file instead of a byte: the helper gave up or died.
                 if read(&wait, &mut byte) == Ok(1) {
-                    let outcome = maps
-                        .iter()
-                        .try_for_each(|(file, content)| write_map(&helper, file, content));
+                    let outcome = maps.iter().try_for_each(|(file, content)| write_map(&helper, file, content));
                     let _ = write(&tell, &serde_json::to_vec(&outcome.err()).unwrap_or_default());
                 }
                 crate::leave(0)
@@ -113,18 +92,14 @@ impl Writer {
         match waitpid(process, None) {
             Ok(WaitStatus::Exited(_, 0)) => {}
             Ok(status) => {
-                return Err(Failure::Check {
-                    finding: format!("the writer of the id maps ended as {status:?}"),
-                });
+                return Err(Failure::Check { finding: format!("the writer of the id maps ended as {status:?}") });
             }
             Err(errno) => return Err(errno).doing("waiting for the writer of the id maps"),
         }
         match serde_json::from_slice::<Option<Failure>>(&message[..length]) {
             Ok(None) => Ok(()),
             Ok(Some(failure)) => Err(failure),
-            Err(_) => Err(Failure::Check {
-                finding: "the writer of the id maps gave no answer".into(),
-            }),
+            Err(_) => Err(Failure::Check { finding: "the writer of the id maps gave no answer".into() }),
         }
     }
 }

@@ -11,6 +11,7 @@ pub(crate) use namespaces::NamespaceIds;
 pub(crate) use sources::Sources;
 
 use crate::{
+    InternalProgram,
     enter::{self, Entry},
     seccomp,
     sys::fork_single_threaded,
@@ -26,14 +27,14 @@ use rustix::process::{Pid as PidNumber, PidfdFlags, pidfd_open};
 use std::{io::Read, os::fd::OwnedFd};
 
 /// Runs the helper to its end and tells the runner about it. Returns when there is nothing left to say.
-pub(crate) fn run() {
+pub(crate) fn run(internal_programs: &[InternalProgram]) {
     // Before anything is opened; what went wrong with it is told once there is somebody to tell.
     let closed = forget::close_inherited();
     let Ok(runner) = forget::take_report_socket() else {
         // Standard output cannot be duplicated, so somebody started this by hand. There is nobody to tell.
         return;
     };
-    let last_word = match closed.and_then(|()| carry_out(&runner)) {
+    let last_word = match closed.and_then(|()| carry_out(&runner, internal_programs)) {
         Ok(finished) => finished,
         Err(failure) => HelperWord::Failed(failure),
     };
@@ -41,7 +42,7 @@ pub(crate) fn run() {
     let _ = send(&runner, &last_word, None);
 }
 
-fn carry_out(runner: &OwnedFd) -> Result<HelperWord, Failure> {
+fn carry_out(runner: &OwnedFd, internal_programs: &[InternalProgram]) -> Result<HelperWord, Failure> {
     forget::forget_the_host()?;
     let plan = read_plan()?;
     check_namespaces(&plan)?;
@@ -63,6 +64,7 @@ fn carry_out(runner: &OwnedFd) -> Result<HelperWord, Failure> {
             drop(helper_end);
             enter::become_the_builder(Entry {
                 plan: &plan,
+                internal_programs,
                 filter: filter.as_deref(),
                 sources,
                 helper,
@@ -83,23 +85,16 @@ fn carry_out(runner: &OwnedFd) -> Result<HelperWord, Failure> {
 
 fn read_plan() -> Result<SandboxPlan, Failure> {
     let mut bytes = Vec::new();
-    std::io::stdin()
-        .lock()
-        .read_to_end(&mut bytes)
-        .doing("reading the plan")?;
+    std::io::stdin().lock().read_to_end(&mut bytes).doing("reading the plan")?;
     forget::put_null_on_stdin()?;
-    serde_json::from_slice(&bytes).map_err(|error| Failure::Plan {
-        reason: format!("not a sandbox plan: {error}"),
-    })
+    serde_json::from_slice(&bytes).map_err(|error| Failure::Plan { reason: format!("not a sandbox plan: {error}") })
 }
 
 /// Without these three a step of the root or a stray process would be the host's.
 fn check_namespaces(plan: &SandboxPlan) -> Result<(), Failure> {
     for namespace in [Namespace::User, Namespace::Mount, Namespace::Pid] {
         if !plan.namespaces.contains(&namespace) {
-            return Err(Failure::Plan {
-                reason: format!("its namespaces lack {namespace:?}"),
-            });
+            return Err(Failure::Plan { reason: format!("its namespaces lack {namespace:?}") });
         }
     }
     Ok(())
@@ -112,16 +107,13 @@ fn die_with_the_runner(runner: &OwnedFd) -> Result<(), Failure> {
     let mut socket = [PollFd::new(std::os::fd::AsFd::as_fd(runner), PollFlags::empty())];
     poll(&mut socket, PollTimeout::ZERO).doing("looking for the runner")?;
     if socket[0].any() == Some(true) {
-        return Err(Failure::Check {
-            finding: "the runner is gone".into(),
-        });
+        return Err(Failure::Check { finding: "the runner is gone".into() });
     }
     Ok(())
 }
 
 /// The type that the pidfd calls take.
 fn number_of(process: Pid) -> Result<PidNumber, Failure> {
-    PidNumber::from_raw(process.as_raw()).ok_or_else(|| Failure::Check {
-        finding: format!("{process} is not a process number"),
-    })
+    PidNumber::from_raw(process.as_raw())
+        .ok_or_else(|| Failure::Check { finding: format!("{process} is not a process number") })
 }

@@ -36,11 +36,7 @@ impl NamespaceIds {
 
     /// The kinds in which the two differ.
     pub(crate) fn differing_from(&self, other: &NamespaceIds) -> BTreeSet<Namespace> {
-        self.0
-            .iter()
-            .filter(|(namespace, id)| other.0.get(namespace) != Some(id))
-            .map(|(kind, _)| *kind)
-            .collect()
+        self.0.iter().filter(|(namespace, id)| other.0.get(namespace) != Some(id)).map(|(kind, _)| *kind).collect()
     }
 }
 
@@ -60,10 +56,7 @@ fn clone_flag(namespace: Namespace) -> CloneFlags {
 /// Makes every namespace of the plan but the user namespace, which owns them and was made before.
 pub(super) fn unshare_the_rest(namespaces: &BTreeSet<Namespace>) -> Result<(), Failure> {
     for &namespace in namespaces.iter().filter(|namespace| **namespace != Namespace::User) {
-        unshare(clone_flag(namespace)).map_err(|errno| Failure::Namespace {
-            namespace,
-            errno: errno as i32,
-        })?;
+        unshare(clone_flag(namespace)).map_err(|errno| Failure::Namespace { namespace, errno: errno as i32 })?;
     }
     Ok(())
 }

@@ -27,23 +27,11 @@ pub(crate) struct Sources {
 impl Sources {
     pub(super) fn open(plan: &SandboxPlan) -> Result<Self, Failure> {
         // Or our mounts would appear on the host, where "/" is usually shared (mount_namespaces(7)).
-        mount(
-            None::<&str>,
-            "/",
-            None::<&str>,
-            MsFlags::MS_PRIVATE | MsFlags::MS_REC,
-            None::<&str>,
-        )
-        .doing("making mounts private")?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>)
+            .doing("making mounts private")?;
         let mut binds = BTreeMap::new();
         for (index, step) in plan.root.iter().enumerate() {
-            if let RootStep::Bind {
-                source,
-                target: _,
-                kind,
-                access: _,
-            } = step
-            {
+            if let RootStep::Bind { source, target: _, kind, access: _ } = step {
                 let opened = open_source(source, *kind).map_err(|error| Failure::Step {
                     index,
                     doing: format!("opening its source as a {}", kind_name(*kind)),
@@ -52,25 +40,16 @@ impl Sources {
                 binds.insert(index, opened);
             }
         }
-        let root_mount_point = open_source(&plan.root_mount_point, BindKind::Directory).doing(format!(
-            "opening the mount point of the root, {}",
-            plan.root_mount_point
-        ))?;
-        Ok(Sources {
-            root_mount_point,
-            binds,
-        })
+        let root_mount_point = open_source(&plan.root_mount_point, BindKind::Directory)
+            .doing(format!("opening the mount point of the root, {}", plan.root_mount_point))?;
+        Ok(Sources { root_mount_point, binds })
     }
 }
 
 /// Opens a path without following a symbolic link at its end, and makes sure of what it is by the descriptor, not by
 /// the path, which could be exchanged in between.
 fn open_source(path: &ByteString, kind: BindKind) -> io::Result<OwnedFd> {
-    let source = open(
-        path.as_path(),
-        OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?;
+    let source = open(path.as_path(), OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
     let found = SFlag::from_bits_truncate(fstat(&source)?.st_mode) & SFlag::S_IFMT;
     let (wanted, otherwise) = match kind {
         BindKind::Directory => (SFlag::S_IFDIR, Errno::ENOTDIR),

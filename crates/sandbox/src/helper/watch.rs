@@ -41,17 +41,12 @@ pub(super) fn watch(
             waited => break waited.doing("waiting for the builder")?.map(|(_pid, status)| status),
         }
     };
-    let ending = match (
-        status.and_then(|status| status.exit_status()),
-        status.and_then(|s| s.terminating_signal()),
-    ) {
+    let ending = match (status.and_then(|status| status.exit_status()), status.and_then(|s| s.terminating_signal())) {
         (Some(code), _) => Ending::Exited(code),
         (None, Some(libc::SIGKILL)) if late => Ending::Deadline,
         (None, Some(signal)) => Ending::Signaled(signal),
         (None, None) => {
-            return Err(Failure::Check {
-                finding: format!("the builder ended as {status:?}"),
-            });
+            return Err(Failure::Check { finding: format!("the builder ended as {status:?}") });
         }
     };
     match last_word(builder)? {
@@ -65,19 +60,16 @@ pub(super) fn watch(
             })
         }
         Some(BuilderWord::Failed(failure)) => Err(failure),
-        None => Err(Failure::Check {
-            finding: format!("the builder's set-up ended without a word ({ending:?})"),
-        }),
+        None if late => Err(Errno::ETIMEDOUT).doing("getting the builder to start before its deadline"),
+        None => Err(Failure::Check { finding: format!("the builder's set-up ended without a word ({ending:?})") }),
     }
 }
 
 /// Returns whether the child has ended by itself; `false` when its time is up or the runner is gone.
 fn wait_for_exit(pidfd: &OwnedFd, runner: &OwnedFd, deadline: Option<Instant>) -> Result<bool, Failure> {
     loop {
-        let mut watched = [
-            PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
-            PollFd::new(runner.as_fd(), PollFlags::empty()),
-        ];
+        let mut watched =
+            [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(runner.as_fd(), PollFlags::empty())];
         match poll(&mut watched, timeout(deadline)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).doing("watching the builder"),
@@ -96,10 +88,7 @@ fn timeout(deadline: Option<Instant>) -> PollTimeout {
     let Some(deadline) = deadline else {
         return PollTimeout::NONE;
     };
-    let left = deadline
-        .saturating_duration_since(Instant::now())
-        .as_micros()
-        .div_ceil(1000);
+    let left = deadline.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
     PollTimeout::try_from(left.min(60_000)).unwrap_or(PollTimeout::MAX)
 }
 

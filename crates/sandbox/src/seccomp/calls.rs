@@ -53,12 +53,7 @@ mod tests {
         for line in &lines[1..] {
             let cells: Vec<&str> = line.split('\t').collect();
             assert_eq!(cells.len(), 6, "{line}");
-            assert!(
-                cells[1..]
-                    .iter()
-                    .all(|cell| *cell == "-" || cell.parse::<u32>().is_ok()),
-                "{line}"
-            );
+            assert!(cells[1..].iter().all(|cell| *cell == "-" || cell.parse::<u32>().is_ok()), "{line}");
             assert!(cells[1..].iter().any(|cell| *cell != "-"), "{line}");
         }
         assert_eq!(CALLS.len(), lines.len() - 1, "a name occurs twice");

@@ -30,9 +30,9 @@ pub(super) struct Test<'policy> {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Condition<'policy> {
-    AnyBitOf(u32),
-    OneOf(&'policy [u32]),
-    NoneOf(&'policy [u32]),
+    AnyBit(u32),
+    Listed(&'policy [u32]),
+    Unlisted(&'policy [u32]),
 }
 
 /// What a filter returns, see seccomp(2).
@@ -53,23 +53,13 @@ impl From<SeccompAction> for Answer {
 pub(super) fn check(policy: &SeccompPolicy) -> Result<(), String> {
     let SeccompPolicy { default, rules } = policy;
     check_action(*default)?;
-    for SeccompRule {
-        calls,
-        when,
-        action,
-        why,
-    } in rules
-    {
+    for SeccompRule { calls, when, action, why } in rules {
         check_action(*action)?;
         if let Some(unknown) = calls.iter().find(|name| !calls::is_known(name)) {
-            return Err(format!(
-                "no architecture has a system call '{unknown}' (in the seccomp rule: {why})"
-            ));
+            return Err(format!("no architecture has a system call '{unknown}' (in the seccomp rule: {why})"));
         }
         if let Some(ArgumentTest { argument, is: _ }) = when.iter().find(|test| test.argument > 5) {
-            return Err(format!(
-                "system calls have arguments 0 to 5, not {argument} (in the seccomp rule: {why})"
-            ));
+            return Err(format!("system calls have arguments 0 to 5, not {argument} (in the seccomp rule: {why})"));
         }
     }
     Ok(())
@@ -90,11 +80,7 @@ pub(super) fn table<'policy>(
     let SeccompPolicy { default, rules } = policy;
     let mut table = BTreeMap::new();
     for name in rules.iter().flat_map(|rule| &rule.calls) {
-        for number in interface
-            .columns
-            .iter()
-            .filter_map(|column| calls::number(name, *column))
-        {
+        for number in interface.columns.iter().filter_map(|column| calls::number(name, *column)) {
             // Two names of one call would have to be decided together; the table has none.
             table.entry(number).or_insert_with(|| decide(rules, name, *default));
         }
@@ -104,31 +90,16 @@ pub(super) fn table<'policy>(
 
 fn decide<'policy>(rules: &'policy [SeccompRule], name: &str, default: SeccompAction) -> Decision<'policy> {
     let mut lines = Vec::new();
-    for SeccompRule {
-        calls,
-        when,
-        action,
-        why: _,
-    } in rules
-    {
+    for SeccompRule { calls, when, action, why: _ } in rules {
         if !calls.iter().any(|call| call == name) {
             continue;
         }
         if when.is_empty() {
-            return Decision {
-                lines,
-                otherwise: (*action).into(),
-            };
+            return Decision { lines, otherwise: (*action).into() };
         }
-        lines.push(Line {
-            tests: when.iter().map(Test::from).collect(),
-            answer: (*action).into(),
-        });
+        lines.push(Line { tests: when.iter().map(Test::from).collect(), answer: (*action).into() });
     }
-    Decision {
-        lines,
-        otherwise: default.into(),
-    }
+    Decision { lines, otherwise: default.into() }
 }
 
 impl<'policy> From<&'policy ArgumentTest> for Test<'policy> {
@@ -136,13 +107,10 @@ impl<'policy> From<&'policy ArgumentTest> for Test<'policy> {
         use fodder_model::sandbox::ArgumentCondition;
         let ArgumentTest { argument, is } = test;
         let condition = match is {
-            ArgumentCondition::AnyBitOf(bits) => Condition::AnyBitOf(*bits),
-            ArgumentCondition::OneOf(values) => Condition::OneOf(values),
-            ArgumentCondition::NoneOf(values) => Condition::NoneOf(values),
+            ArgumentCondition::AnyBitOf(bits) => Condition::AnyBit(*bits),
+            ArgumentCondition::OneOf(values) => Condition::Listed(values),
+            ArgumentCondition::NoneOf(values) => Condition::Unlisted(values),
         };
-        Test {
-            argument: *argument,
-            condition,
-        }
+        Test { argument: *argument, condition }
     }
 }

@@ -22,10 +22,7 @@ pub(super) fn program(
     interfaces: &[(u32, BTreeMap<u32, Decision<'_>>)],
     default: SeccompAction,
 ) -> Result<Vec<sock_filter>, String> {
-    let default = Decision {
-        lines: Vec::new(),
-        otherwise: default.into(),
-    };
+    let default = Decision { lines: Vec::new(), otherwise: default.into() };
     let mut emitter = Emitter::default();
     let mut blocks = BTreeMap::new();
 
@@ -106,15 +103,15 @@ fn emit_decision(emitter: &mut Emitter, decision: &Decision<'_>) {
             emitter.load(ARGUMENTS + ARGUMENT_BYTES * u32::from(*argument));
             let holds = emitter.new_label();
             match condition {
-                Condition::AnyBitOf(bits) => {
+                Condition::AnyBit(bits) => {
                     emitter.jump_if(BPF_JSET, *bits, holds);
                     emitter.jump(next);
                 }
-                Condition::OneOf(values) => {
+                Condition::Listed(values) => {
                     values.iter().for_each(|value| emitter.jump_if(BPF_JEQ, *value, holds));
                     emitter.jump(next);
                 }
-                Condition::NoneOf(values) => {
+                Condition::Unlisted(values) => {
                     values.iter().for_each(|value| emitter.jump_if(BPF_JEQ, *value, next));
                 }
             }
@@ -152,12 +149,7 @@ impl Emitter {
     }
 
     fn plain(&mut self, code: u32, jt: u8, jf: u8, k: u32) {
-        self.instructions.push(Instruction::Plain(sock_filter {
-            code: code as u16,
-            jt,
-            jf,
-            k,
-        }));
+        self.instructions.push(Instruction::Plain(sock_filter { code: code as u16, jt, jf, k }));
     }
 
     fn load(&mut self, offset: u32) {
@@ -181,9 +173,7 @@ impl Emitter {
         let Emitter { instructions, labels } = self;
         if instructions.len() > LONGEST_PROGRAM {
             let length = instructions.len();
-            return Err(format!(
-                "the seccomp filter has {length} instructions, the kernel takes {LONGEST_PROGRAM}"
-            ));
+            return Err(format!("the seccomp filter has {length} instructions, the kernel takes {LONGEST_PROGRAM}"));
         }
         let resolve = |(place, instruction)| match instruction {
             Instruction::Plain(filter) => Ok(filter),
@@ -191,12 +181,7 @@ impl Emitter {
                 let distance = labels[label].and_then(|target: usize| target.checked_sub(place + 1));
                 let k = distance.and_then(|distance| u32::try_from(distance).ok());
                 let k = k.ok_or_else(|| "the seccomp emitter jumped backwards".to_owned())?;
-                Ok(sock_filter {
-                    code: (BPF_JMP | BPF_JA) as u16,
-                    jt: 0,
-                    jf: 0,
-                    k,
-                })
+                Ok(sock_filter { code: (BPF_JMP | BPF_JA) as u16, jt: 0, jf: 0, k })
             }
         };
         instructions.into_iter().enumerate().map(resolve).collect()

@@ -22,11 +22,7 @@ pub(crate) enum Machine {
 }
 
 /// The machine that this program is compiled for.
-pub(crate) const HERE: Machine = if cfg!(target_arch = "aarch64") {
-    Machine::Arm
-} else {
-    Machine::X86
-};
+pub(crate) const HERE: Machine = if cfg!(target_arch = "aarch64") { Machine::Arm } else { Machine::X86 };
 
 /// Compiles a policy; `None` when it allows everything, which needs no filter.
 ///
@@ -38,10 +34,7 @@ pub(crate) fn compile(policy: &SeccompPolicy, machine: Machine) -> Result<Option
         return Ok(None);
     }
     decide::check(policy)?;
-    let interfaces = machine
-        .interfaces()
-        .iter()
-        .map(|interface| (interface.audit, decide::table(policy, interface)));
+    let interfaces = machine.interfaces().iter().map(|interface| (interface.audit, decide::table(policy, interface)));
     emit::program(&interfaces.collect::<Vec<_>>(), *default).map(Some)
 }
 
@@ -54,22 +47,11 @@ pub(crate) struct Interface {
 impl Machine {
     fn interfaces(self) -> &'static [Interface] {
         // AUDIT_ARCH_* of linux/audit.h: the ELF machine, with __AUDIT_ARCH_64BIT and __AUDIT_ARCH_LE.
-        const X86_64: Interface = Interface {
-            audit: 0xC000_003E,
-            columns: &[calls::Column::X86_64, calls::Column::X32],
-        };
-        const I386: Interface = Interface {
-            audit: 0x4000_0003,
-            columns: &[calls::Column::I386],
-        };
-        const AARCH64: Interface = Interface {
-            audit: 0xC000_00B7,
-            columns: &[calls::Column::Aarch64],
-        };
-        const ARM: Interface = Interface {
-            audit: 0x4000_0028,
-            columns: &[calls::Column::Arm],
-        };
+        const X86_64: Interface =
+            Interface { audit: 0xC000_003E, columns: &[calls::Column::X86_64, calls::Column::X32] };
+        const I386: Interface = Interface { audit: 0x4000_0003, columns: &[calls::Column::I386] };
+        const AARCH64: Interface = Interface { audit: 0xC000_00B7, columns: &[calls::Column::Aarch64] };
+        const ARM: Interface = Interface { audit: 0x4000_0028, columns: &[calls::Column::Arm] };
         match self {
             Machine::X86 => &[X86_64, I386],
             Machine::Arm => &[AARCH64, ARM],

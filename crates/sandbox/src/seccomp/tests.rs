@@ -19,19 +19,11 @@ const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 
 fn rule(calls: &[&str], when: Vec<ArgumentTest>, action: SeccompAction) -> SeccompRule {
     let calls = calls.iter().map(|name| (*name).to_owned()).collect();
-    SeccompRule {
-        calls,
-        when,
-        action,
-        why: "a test".into(),
-    }
+    SeccompRule { calls, when, action, why: "a test".into() }
 }
 
 fn set_id(argument: u8) -> Vec<ArgumentTest> {
-    vec![ArgumentTest {
-        argument,
-        is: ArgumentCondition::AnyBitOf(0o6000),
-    }]
+    vec![ArgumentTest { argument, is: ArgumentCondition::AnyBitOf(0o6000) }]
 }
 
 fn set_id_policy() -> SeccompPolicy {
@@ -48,14 +40,7 @@ fn set_id_policy() -> SeccompPolicy {
 
 fn answer(policy: &SeccompPolicy, machine: Machine, architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
     let program = compile(policy, machine).unwrap().expect("a filter");
-    run(
-        &program,
-        Call {
-            number,
-            architecture,
-            arguments,
-        },
-    )
+    run(&program, Call { number, architecture, arguments })
 }
 
 #[test]
@@ -75,11 +60,7 @@ fn set_id_is_refused_under_every_interface_of_the_machine() {
             for (mode, expected) in [(0o4755, EPERM), (0o2755, EPERM), (0o1777, ALLOW), (0o755, ALLOW)] {
                 let mut arguments = [0o7777; 6];
                 arguments[place] = mode;
-                assert_eq!(
-                    answer(&policy, machine, architecture, number, arguments),
-                    expected,
-                    "{name} {column:?}"
-                );
+                assert_eq!(answer(&policy, machine, architecture, number, arguments), expected, "{name} {column:?}");
             }
         }
     }
@@ -106,24 +87,15 @@ fn the_high_half_of_an_argument_does_not_matter() {
 
 #[test]
 fn a_policy_that_allows_everything_is_no_filter() {
-    let policy = SeccompPolicy {
-        default: SeccompAction::Allow,
-        rules: vec![],
-    };
+    let policy = SeccompPolicy { default: SeccompAction::Allow, rules: vec![] };
     assert!(compile(&policy, HERE).unwrap().is_none());
-    let policy = SeccompPolicy {
-        default: SeccompAction::Kill,
-        rules: vec![],
-    };
+    let policy = SeccompPolicy { default: SeccompAction::Kill, rules: vec![] };
     assert_eq!(answer(&policy, Machine::X86, X86_64, 0, [0; 6]), KILL);
 }
 
 #[test]
 fn mistakes_in_a_policy_are_named() {
-    let with = |rule| SeccompPolicy {
-        default: SeccompAction::Allow,
-        rules: vec![rule],
-    };
+    let with = |rule| SeccompPolicy { default: SeccompAction::Allow, rules: vec![rule] };
     for (policy, word) in [
         (with(rule(&["read", "raed"], vec![], SeccompAction::Kill)), "raed"),
         (with(rule(&["read"], set_id(6), SeccompAction::Kill)), "not 6"),
@@ -137,19 +109,12 @@ fn mistakes_in_a_policy_are_named() {
 #[test]
 fn a_full_allow_list_fits() {
     let table = include_str!("calls.tsv");
-    let names: Vec<&str> = table
-        .lines()
-        .skip(4)
-        .filter_map(|line| line.split('\t').next())
-        .collect();
+    let names: Vec<&str> = table.lines().skip(4).filter_map(|line| line.split('\t').next()).collect();
     let every_other: Vec<&str> = names.iter().copied().step_by(2).collect();
     let eperm = SeccompAction::Errno(libc::EPERM as u16);
     let policy = SeccompPolicy {
         default: SeccompAction::Errno(libc::ENOSYS as u16),
-        rules: vec![
-            rule(&every_other, vec![], SeccompAction::Allow),
-            rule(&names, set_id(1), eperm),
-        ],
+        rules: vec![rule(&every_other, vec![], SeccompAction::Allow), rule(&names, set_id(1), eperm)],
     };
     for machine in [Machine::X86, Machine::Arm] {
         assert!(compile(&policy, machine).is_ok());
@@ -169,11 +134,7 @@ fn expected(policy: &SeccompPolicy, names: &[&str], arguments: [u64; 6]) -> Secc
     let matches = |rule: &&SeccompRule| {
         rule.calls.iter().any(|call| names.contains(&call.as_str())) && rule.when.iter().all(holds)
     };
-    policy
-        .rules
-        .iter()
-        .find(matches)
-        .map_or(policy.default, |rule| rule.action)
+    policy.rules.iter().find(matches).map_or(policy.default, |rule| rule.action)
 }
 
 /// Few values, so that tests and arguments meet.
@@ -183,11 +144,7 @@ fn small() -> impl Strategy<Value = u32> {
 
 fn a_policy() -> impl Strategy<Value = SeccompPolicy> {
     let action = || {
-        prop_oneof![
-            Just(SeccompAction::Allow),
-            Just(SeccompAction::Kill),
-            (1_u16..40).prop_map(SeccompAction::Errno)
-        ]
+        prop_oneof![Just(SeccompAction::Allow), Just(SeccompAction::Kill), (1_u16..40).prop_map(SeccompAction::Errno)]
     };
     let condition = prop_oneof![
         small().prop_map(ArgumentCondition::AnyBitOf),
@@ -205,18 +162,8 @@ fn a_policy() -> impl Strategy<Value = SeccompPolicy> {
     (action(), vec(rule, 1..8)).prop_map(|(default, rules)| SeccompPolicy { default, rules })
 }
 
-const SAMPLE: &[&str] = &[
-    "read",
-    "write",
-    "chmod",
-    "fchmodat",
-    "ioctl",
-    "clone",
-    "socketcall",
-    "openat2",
-    "execve",
-    "io_uring_setup",
-];
+const SAMPLE: &[&str] =
+    &["read", "write", "chmod", "fchmodat", "ioctl", "clone", "socketcall", "openat2", "execve", "io_uring_setup"];
 
 proptest! {
     #[test]

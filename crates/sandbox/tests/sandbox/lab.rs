@@ -3,8 +3,8 @@
 use fodder_model::{
     bytes::ByteString,
     sandbox::{
-        Access, BindKind, HostName, Identity, Limits, Namespace, Process, RootStep, SandboxPlan, SeccompAction,
-        SeccompPolicy,
+        Access, BindKind, HostName, Identity, Limits, Namespace, Process, Program, RootStep, SandboxPlan,
+        SeccompAction, SeccompPolicy,
     },
 };
 use fodder_sandbox::{BuilderExit, BuilderReport, Helper, Sandbox, SandboxError};
@@ -21,7 +21,7 @@ const UNUSED_ID: u32 = 61_234;
 const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: &[&str] = &[
     "cat", "chmod", "echo", "env", "hostname", "id", "ifconfig", "kill", "ls", "mkdir", "mount", "ps", "pwd", "rm",
-    "rmdir", "sleep", "stat", "stty", "touch", "true", "umount", "uname",
+    "rmdir", "sleep", "stat", "stty", "touch", "true", "umount", "uname", "unshare",
 ];
 
 /// What a run gave.
@@ -38,10 +38,7 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new() -> Self {
-        assert!(
-            Path::new(BUSYBOX).exists(),
-            "{BUSYBOX} is missing: apt-get install busybox-static"
-        );
+        assert!(Path::new(BUSYBOX).exists(), "{BUSYBOX} is missing: apt-get install busybox-static");
         let directory = tempfile::tempdir().unwrap();
         let lab = Lab { directory };
         fs::create_dir(lab.build()).unwrap();
@@ -60,12 +57,7 @@ impl Lab {
     }
 
     pub(crate) fn give_to_builder(&self, path: &Path) {
-        let Identity {
-            inside_uid: _,
-            inside_gid: _,
-            outside_uid,
-            outside_gid,
-        } = identity();
+        let Identity { inside_uid: _, inside_gid: _, outside_uid, outside_gid } = identity();
         chown(path, Some(outside_uid), Some(outside_gid)).unwrap();
     }
 
@@ -94,14 +86,11 @@ impl Lab {
             ]
             .into(),
             identity: identity(),
-            host_name: HostName {
-                host: "localhost".into(),
-                domain: "(none)".into(),
-            },
+            host_name: HostName { host: "localhost".into(), domain: "(none)".into() },
             root_mount_point: ByteString::from(&*self.directory.path().join("root")),
             root: self.root(),
             process: Process {
-                program: "/bin/sh".into(),
+                program: Program::Execute("/bin/sh".into()),
                 arguments: vec!["sh".into(), "-c".into(), script.into()],
                 environment: vec![("PATH".into(), "/bin".into())],
                 working_directory: "/build".into(),
@@ -109,28 +98,15 @@ impl Lab {
                 fixed_addresses: true,
                 linux32: false,
             },
-            limits: Limits {
-                deadline_seconds: Some(60),
-                ..Limits::default()
-            },
-            seccomp: SeccompPolicy {
-                default: SeccompAction::Allow,
-                rules: Vec::new(),
-            },
+            limits: Limits { deadline_seconds: Some(60), ..Limits::default() },
+            seccomp: SeccompPolicy { default: SeccompAction::Allow, rules: Vec::new() },
         }
     }
 
     fn root(&self) -> Vec<RootStep> {
-        let mut steps = vec![
-            directory("/bin", 0o755),
-            bind(BUSYBOX, "/bin/sh", BindKind::File, Access::ReadOnly),
-        ];
+        let mut steps = vec![directory("/bin", 0o755), bind(BUSYBOX, "/bin/sh", BindKind::File, Access::ReadOnly)];
         steps.extend(APPLETS.iter().map(|applet| symlink(&format!("/bin/{applet}"), "sh")));
-        steps.extend([
-            directory("/build", 0o755),
-            directory("/dev", 0o755),
-            directory("/etc", 0o755),
-        ]);
+        steps.extend([directory("/build", 0o755), directory("/dev", 0o755), directory("/etc", 0o755)]);
         steps.push(bind(self.build(), "/build", BindKind::Directory, Access::ReadWrite));
         for device in ["null", "zero", "full", "random", "urandom", "tty"] {
             let path = format!("/dev/{device}");
@@ -140,29 +116,12 @@ impl Lab {
             symlink("/dev/fd", "/proc/self/fd"),
             symlink("/dev/stdout", "/proc/self/fd/1"),
             symlink("/dev/ptmx", "/dev/pts/ptmx"),
-            RootStep::Tmpfs {
-                path: "/dev/shm".into(),
-                mode: 0o1777,
-                size: "50%".into(),
-            },
-            RootStep::Tmpfs {
-                path: "/tmp".into(),
-                mode: 0o1777,
-                size: "4m".into(),
-            },
-            RootStep::Pts {
-                path: "/dev/pts".into(),
-            },
+            RootStep::Tmpfs { path: "/dev/shm".into(), mode: 0o1777, size: "50%".into() },
+            RootStep::Tmpfs { path: "/tmp".into(), mode: 0o1777, size: "4m".into() },
+            RootStep::Pts { path: "/dev/pts".into() },
             RootStep::Proc { path: "/proc".into() },
-            RootStep::File {
-                path: "/etc/passwd".into(),
-                mode: 0o644,
-                content: "root:x:0:0::/:/noshell\n".into(),
-            },
-            RootStep::Mode {
-                path: "/etc".into(),
-                mode: 0o555,
-            },
+            RootStep::File { path: "/etc/passwd".into(), mode: 0o644, content: "root:x:0:0::/:/noshell\n".into() },
+            RootStep::Mode { path: "/etc".into(), mode: 0o555 },
             RootStep::ReadOnly { path: "/".into() },
         ]);
         steps
@@ -189,9 +148,7 @@ impl Lab {
     /// Runs a plan that must not get as far as its builder: nothing on the log, no trace in `/build`.
     pub(crate) fn refusal(&self, plan: &SandboxPlan) -> SandboxError {
         let mut log = Vec::new();
-        let error = sandbox()
-            .run(plan, &mut |bytes| log.extend_from_slice(bytes))
-            .expect_err("a refusal");
+        let error = sandbox().run(plan, &mut |bytes| log.extend_from_slice(bytes)).expect_err("a refusal");
         assert_eq!(String::from_utf8_lossy(&log), "", "errors do not belong in the log");
         assert_eq!(fs::read_dir(self.build()).unwrap().count(), 0, "something was executed");
         error
@@ -216,12 +173,17 @@ pub(crate) fn identity() -> Identity {
     } else {
         (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
     };
-    Identity {
-        inside_uid: 1000,
-        inside_gid: 100,
-        outside_uid,
-        outside_gid,
-    }
+    Identity { inside_uid: 1000, inside_gid: 100, outside_uid, outside_gid }
+}
+
+/// Gives this program the soft limit of open files that most systems have. Lower than the hard one, it shows who changes
+/// it; it is the same for all tests and enough for them.
+pub(crate) fn usual_open_files() -> (u64, u64) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    assert!(hard > 2000, "ulimit -Hn is too low for these tests");
+    setrlimit(Resource::RLIMIT_NOFILE, 1024, hard).unwrap();
+    (1024, hard)
 }
 
 /// An error with its causes.
@@ -231,26 +193,15 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 pub(crate) fn directory(path: &str, mode: u32) -> RootStep {
-    RootStep::Directory {
-        path: path.into(),
-        mode,
-    }
+    RootStep::Directory { path: path.into(), mode }
 }
 
 pub(crate) fn symlink(path: &str, target: &str) -> RootStep {
-    RootStep::Symlink {
-        path: path.into(),
-        target: target.into(),
-    }
+    RootStep::Symlink { path: path.into(), target: target.into() }
 }
 
 pub(crate) fn bind(source: impl AsRef<Path>, target: &str, kind: BindKind, access: Access) -> RootStep {
-    RootStep::Bind {
-        source: ByteString::from(source.as_ref()),
-        target: target.into(),
-        kind,
-        access,
-    }
+    RootStep::Bind { source: ByteString::from(source.as_ref()), target: target.into(), kind, access }
 }
 
 /// Puts steps before the last one, which makes the root read-only.

@@ -5,6 +5,8 @@
 //! `lifetime`: who dies with whom. `ordinary_user`: all of it again without root. `probe`: a builder that makes the
 //! system calls no shell makes.
 
+#![expect(clippy::print_stdout, reason = "runners and probes, executed by other tests, answer on standard output")]
+
 mod ending;
 mod isolation;
 mod lab;

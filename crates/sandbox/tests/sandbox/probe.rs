@@ -1,9 +1,6 @@
 //! A builder that makes system calls which no shell makes: this very test program, executed inside the sandbox with the
 //! libraries it is linked with. `PROBE` names what it does.
-#![expect(
-    unsafe_code,
-    reason = "raw system calls are what this file is for; a mistake fails a test and nothing else"
-)]
+#![expect(unsafe_code, reason = "raw system calls are what this file is for; a mistake fails a test and nothing else")]
 
 use crate::lab::{Lab, bind, directory, insert};
 use fodder_model::sandbox::{Access, BindKind, SandboxPlan};
@@ -15,35 +12,15 @@ pub(crate) fn plan(lab: &Lab, probe: &str) -> SandboxPlan {
     insert(&mut plan, [directory("/lib", 0o755), directory("/lib64", 0o755)]);
     for library in libraries() {
         let name = library.file_name().unwrap().to_str().unwrap();
-        let folder = if name == "ld-linux-x86-64.so.2" {
-            "/lib64"
-        } else {
-            "/lib"
-        };
+        let folder = if name == "ld-linux-x86-64.so.2" { "/lib64" } else { "/lib" };
         let target = format!("{folder}/{name}");
-        insert(
-            &mut plan,
-            [bind(
-                fs::canonicalize(&library).unwrap(),
-                &target,
-                BindKind::File,
-                Access::ReadOnly,
-            )],
-        );
+        insert(&mut plan, [bind(fs::canonicalize(&library).unwrap(), &target, BindKind::File, Access::ReadOnly)]);
     }
     let own = std::env::current_exe().unwrap();
     insert(&mut plan, [bind(own, "/probe", BindKind::File, Access::ReadOnly)]);
-    plan.process.program = "/probe".into();
-    plan.process.arguments = [
-        "/probe",
-        "--exact",
-        "probe::inside",
-        "--ignored",
-        "--nocapture",
-        "--quiet",
-    ]
-    .map(Into::into)
-    .to_vec();
+    plan.process.program = fodder_model::sandbox::Program::Execute("/probe".into());
+    plan.process.arguments =
+        ["/probe", "--exact", "probe::inside", "--ignored", "--nocapture", "--quiet"].map(Into::into).to_vec();
     plan.process.environment = vec![
         ("LD_LIBRARY_PATH".into(), "/lib".into()),
         ("PROBE".into(), probe.into()),
@@ -76,14 +53,17 @@ fn inside() {
             unsafe { std::ptr::without_provenance_mut::<u8>(8).write_volatile(1) }
         }
         "mounts" => mounts(),
-        "keys" => tell(
-            "search",
-            call(
-                libc::SYS_keyctl,
-                [10, -3, c"user".as_ptr() as i64, KEY.as_ptr() as i64, 0],
-            ),
-        ),
+        "keys" => tell("search", call(libc::SYS_keyctl, [10, -3, c"user".as_ptr() as i64, KEY.as_ptr() as i64, 0])),
+        "terminal" => {
+            let size = rustix::termios::tcgetwinsize(io::stdout()).unwrap();
+            let settings = rustix::termios::tcgetattr(io::stderr()).unwrap();
+            let raw = !settings.output_modes.contains(rustix::termios::OutputModes::OPOST);
+            let (rows, columns, speed) = (size.ws_row, size.ws_col, settings.output_speed());
+            println!("probe: size {rows} {columns}, {speed} baud, post-processing {}", if raw { "off" } else { "on" });
+        }
         "seccomp" => seccomp(),
+        #[cfg(target_arch = "x86_64")]
+        "i386" => i386(),
         unknown => panic!("no probe {unknown}"),
     }
 }
@@ -94,73 +74,23 @@ pub(crate) const KEY: &std::ffi::CStr = c"fodder-sandbox-test";
 /// Gives the calling thread a session keyring with a secret in it.
 pub(crate) fn own_a_key() -> io::Result<()> {
     call(libc::SYS_keyctl, [1, 0, 0, 0, 0])?;
-    call(
-        libc::SYS_add_key,
-        [
-            c"user".as_ptr() as i64,
-            KEY.as_ptr() as i64,
-            c"secret".as_ptr() as i64,
-            6,
-            -3,
-        ],
-    )?;
-    call(
-        libc::SYS_keyctl,
-        [10, -3, c"user".as_ptr() as i64, KEY.as_ptr() as i64, 0],
-    )
+    call(libc::SYS_add_key, [c"user".as_ptr() as i64, KEY.as_ptr() as i64, c"secret".as_ptr() as i64, 6, -3])?;
+    call(libc::SYS_keyctl, [10, -3, c"user".as_ptr() as i64, KEY.as_ptr() as i64, 0])
 }
 
 fn mounts() {
-    let attributes = libc::mount_attr {
-        attr_set: 0,
-        attr_clr: libc::MOUNT_ATTR_RDONLY,
-        propagation: 0,
-        userns_fd: 0,
-    };
+    let attributes = libc::mount_attr { attr_set: 0, attr_clr: libc::MOUNT_ATTR_RDONLY, propagation: 0, userns_fd: 0 };
     let at = i64::from(libc::AT_FDCWD);
     let input = c"/input".as_ptr() as i64;
     let size = size_of::<libc::mount_attr>() as i64;
-    tell(
-        "mount_setattr",
-        call(
-            libc::SYS_mount_setattr,
-            [at, input, 0, &raw const attributes as i64, size],
-        ),
-    );
+    tell("mount_setattr", call(libc::SYS_mount_setattr, [at, input, 0, &raw const attributes as i64, size]));
     tell("open_tree", call(libc::SYS_open_tree, [at, input, 1, 0, 0]));
     let remount = (libc::MS_REMOUNT | libc::MS_BIND) as i64;
     tell("remount", call(libc::SYS_mount, [0, input, 0, remount, 0]));
-    tell(
-        "umount",
-        call(libc::SYS_umount2, [input, i64::from(libc::MNT_DETACH), 0, 0, 0]),
-    );
-    tell(
-        "unlock",
-        call(libc::SYS_unshare, [i64::from(libc::CLONE_NEWNS), 0, 0, 0, 0]),
-    );
-    // Even a builder that becomes root of a namespace of its own finds the mount locked.
-    if call(
-        libc::SYS_unshare,
-        [i64::from(libc::CLONE_NEWUSER | libc::CLONE_NEWNS), 0, 0, 0, 0],
-    )
-    .is_ok()
-    {
-        tell("nested remount", call(libc::SYS_mount, [0, input, 0, remount, 0]));
-    } else {
-        // Not in a program with threads.
-        println!("probe: nested remount: EPERM");
-    }
-    tell(
-        "chmod",
-        call(libc::SYS_fchmodat, [at, c"/input/file".as_ptr() as i64, 0o777, 0, 0]),
-    );
-    tell(
-        "write",
-        call(
-            libc::SYS_openat,
-            [at, c"/input/file".as_ptr() as i64, i64::from(libc::O_WRONLY), 0, 0],
-        ),
-    );
+    tell("umount", call(libc::SYS_umount2, [input, i64::from(libc::MNT_DETACH), 0, 0, 0]));
+    tell("unlock", call(libc::SYS_unshare, [i64::from(libc::CLONE_NEWNS), 0, 0, 0, 0]));
+    tell("chmod", call(libc::SYS_fchmodat, [at, c"/input/file".as_ptr() as i64, 0o777, 0, 0]));
+    tell("write", call(libc::SYS_openat, [at, c"/input/file".as_ptr() as i64, i64::from(libc::O_WRONLY), 0, 0]));
 }
 
 fn seccomp() {
@@ -169,14 +99,21 @@ fn seccomp() {
     tell("create", fs::write("/build/file", "x"));
     tell("plain chmod", call(libc::SYS_fchmodat, [at, file, 0o755, 0, 0]));
     tell("set-id chmod", call(libc::SYS_fchmodat, [at, file, 0o4755, 0, 0]));
-    tell(
-        "high bits",
-        call(libc::SYS_fchmodat, [at, file, 0x7000_0000_0000_0000 | 0o4755, 0, 0]),
-    );
-    tell(
-        "getxattr",
-        call(libc::SYS_getxattr, [file, c"user.x".as_ptr() as i64, 0, 0, 0]),
-    );
+    tell("high bits", call(libc::SYS_fchmodat, [at, file, 0x7000_0000_0000_0000 | 0o4755, 0, 0]));
+    tell("getxattr", call(libc::SYS_getxattr, [file, c"user.x".as_ptr() as i64, 0, 0, 0]));
+}
+
+/// getxattr(2) by the system call interface of 32-bit programs.
+#[cfg(target_arch = "x86_64")]
+fn i386() {
+    const GETXATTR: i32 = 229;
+    let answer: i32;
+    // SAFETY: the instruction changes the accumulator only; the kernel gets null pointers to work with, which it refuses.
+    unsafe {
+        std::arch::asm!("push rbx", "xor ebx, ebx", "int 0x80", "pop rbx", inlateout("eax") GETXATTR => answer,
+            in("ecx") 0, in("edx") 0, in("esi") 0, lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _)
+    }
+    tell("i386 getxattr", Err(io::Error::from_raw_os_error(-answer)));
 }
 
 fn call(number: i64, [a, b, c, d, e]: [i64; 5]) -> io::Result<()> {
@@ -193,4 +130,15 @@ fn tell(what: &str, outcome: io::Result<()>) {
         Ok(()) => println!("probe: {what}: done"),
         Err(errno) => println!("probe: {what}: {errno:?}"),
     }
+}
+
+/// Sets the disposition of a signal in this whole program.
+pub(crate) fn set_action(signal: nix::sys::signal::Signal, action: &nix::sys::signal::SigAction) {
+    // SAFETY: callers ignore signals; no handler is installed that could be unsafe to run.
+    unsafe { nix::sys::signal::sigaction(signal, action) }.unwrap();
+}
+
+/// Gives the calling thread supplementary groups. The raw call, since glibc's changes all threads.
+pub(crate) fn set_own_groups(groups: &[u32]) {
+    call(libc::SYS_setgroups, [groups.len() as i64, groups.as_ptr() as i64, 0, 0, 0]).unwrap();
 }

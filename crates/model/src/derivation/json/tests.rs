@@ -121,21 +121,49 @@ fn bad_input_is_named_with_its_place() {
     };
     let at = r#"at $.derivations["g9k4j2nykdrwa5zpgzkxdm408d485vay-fodflat.drv"]"#;
     for (from, to, expected) in [
-        (r#"},"version":4}"#, r#"},"version":5}"#, "at $.version: unsupported derivation JSON format version 5".to_owned()),
+        (
+            r#"},"version":4}"#,
+            r#"},"version":5}"#,
+            "at $.version: unsupported derivation JSON format version 5".to_owned(),
+        ),
         (r#""version":4}}"#, r#""version":7}}"#, format!("{at}.version: unsupported derivation JSON format version 7")),
         (r#""args":["#, r#""argz":["#, format!("{at}.argz: unknown key 'argz'")),
         (r#""builder":"/bin/sh","env""#, r#""env""#, format!("{at}: expected the object to contain key 'builder'")),
-        (r#"["-c","#, r#"[1,"#, format!("{at}.args[0]: expected a value of type 'string' but it is of type 'number': 1")),
+        (
+            r#"["-c","#,
+            r#"[1,"#,
+            format!("{at}.args[0]: expected a value of type 'string' but it is of type 'number': 1"),
+        ),
         (HI_SRI, HI, format!("{at}.outputs.out.hash: hash '{HI}' is not SRI")),
-        (r#""method":"flat""#, r#""method":"recursive""#, format!("{at}.outputs.out.method: unknown file ingestion method 'recursive'")),
+        (
+            r#""method":"flat""#,
+            r#""method":"recursive""#,
+            format!("{at}.outputs.out.method: unknown file ingestion method 'recursive'"),
+        ),
         (r#","method":"flat""#, "", format!("{at}.outputs.out: invalid JSON for derivation output")),
         (r#""outputs":{"out""#, r#""outputs":{"lib""#, format!("{at}: single fixed output must be named \"out\"")),
-        (r#""outputs":{"out":{"hash":"sha256-mOpuTyFvL7S2n/+bOkSELDhobKaF8/VdxIxdP7EQe+Q=","method":"flat"}}"#, r#""outputs":{}"#, format!("{at}: must have at least one output")),
-        (r#""name":"fodflat","outputs""#, r#""name":"fod/flat","outputs""#, format!("{at}: name 'fod/flat.drv' contains illegal character '/'")),
-        (r#""srcs":[]"#, r#""srcs":["/etc/passwd"]"#, format!("{at}.inputs.srcs[0]: path '/etc/passwd' is not in the Nix store '/nix/store'")),
+        (
+            r#""outputs":{"out":{"hash":"sha256-mOpuTyFvL7S2n/+bOkSELDhobKaF8/VdxIxdP7EQe+Q=","method":"flat"}}"#,
+            r#""outputs":{}"#,
+            format!("{at}: must have at least one output"),
+        ),
+        (
+            r#""name":"fodflat","outputs""#,
+            r#""name":"fod/flat","outputs""#,
+            format!("{at}: name 'fod/flat.drv' contains illegal character '/'"),
+        ),
+        (
+            r#""srcs":[]"#,
+            r#""srcs":["/etc/passwd"]"#,
+            format!("{at}.inputs.srcs[0]: path '/etc/passwd' is not in the Nix store '/nix/store'"),
+        ),
         ("echo hi > $out", "a\\u0000b", format!("{at}: argument 2 contains a NUL byte")),
         (r#""env":{"#, r#""env":{"__json":"{}","#, format!("{at}: cannot have an environment variable named '__json'")),
-        (r#""name":"fodflat","out":"#, r#""name":"fodflat","name":"x","out":"#, format!("{at}.env.name: duplicate key 'name'")),
+        (
+            r#""name":"fodflat","out":"#,
+            r#""name":"fodflat","name":"x","out":"#,
+            format!("{at}.env.name: duplicate key 'name'"),
+        ),
     ] {
         let found = change(from, to);
         assert!(found.starts_with(&expected), "{from} -> {to}\n   found: {found}\nexpected: {expected}");
@@ -149,6 +177,8 @@ fn a_variable_that_points_an_output_elsewhere_is_refused() {
     let error = paths::check(set.values().next().unwrap(), &set).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("derivation has incorrect environment variable 'out', should be '/nix/store/{OUT}' but is actually '/etc/passwd'")
+        format!(
+            "derivation has incorrect environment variable 'out', should be '/nix/store/{OUT}' but is actually '/etc/passwd'"
+        )
     );
 }

@@ -1,0 +1,255 @@
+//! Building first what a derivation needs and nobody has: whatever is not valid, dependencies before dependents, at most so many
+//! at once.
+
+use crate::{
+    BuildRequest, build,
+    error::BuildError,
+    judge,
+    load::Loaded,
+    outcome::{BuildOutcome, Event, Status},
+    outcome_clock::Clock,
+};
+use fodder_model::{derivation::Derivation, options, store_path::StorePath};
+use fodder_sandbox::Sandbox;
+use fodder_store::Store;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+};
+
+/// Builds a derivation, and before it the input derivations whose outputs are not valid. `observe` is told what happens, and to
+/// which derivation.
+pub fn build_with_dependencies(
+    root: &Loaded,
+    store: &Store,
+    sandbox: &Sandbox,
+    request: &BuildRequest,
+    observe: &mut dyn FnMut(&StorePath, Event),
+) -> Result<BuildOutcome, BuildError> {
+    let clock = Clock::start();
+    let mut pending = missing(root, store, request)?;
+    let mut finished = Vec::new();
+    if !pending.is_empty() {
+        let order: Vec<StorePath> = pending.keys().cloned().collect();
+        finished = build_all(std::mem::take(&mut pending), store, sandbox, request, observe)?;
+        if finished.len() < order.len() || finished.iter().any(|outcome| !outcome.success) {
+            return Ok(dependency_failed(root, finished, &clock));
+        }
+    }
+    let path = root.path.clone();
+    let mut outcome = build(root, store, sandbox, request, &mut |event| observe(&path, event))?;
+    outcome.dependencies = finished;
+    Ok(outcome)
+}
+
+/// A derivation that waits for others.
+struct Pending {
+    loaded: Loaded,
+    waits_for: BTreeSet<StorePath>,
+}
+
+/// Everything below the root that must be built, with what it waits for. Keys are the paths that dependents use.
+fn missing(root: &Loaded, store: &Store, request: &BuildRequest) -> Result<BTreeMap<StorePath, Pending>, BuildError> {
+    let mut found: BTreeMap<StorePath, Pending> = BTreeMap::new();
+    let wants_build = request.rebuild || !all_valid(&root.derivation, None, store)?;
+    let mut open: Vec<StorePath> =
+        if wants_build { needed(&root.derivation, root, store)?.into_iter().collect() } else { Vec::new() };
+    while let Some(path) = open.pop() {
+        if found.contains_key(&path) {
+            continue;
+        }
+        let Some(derivation) = root.set.get(&path) else { continue };
+        let waits_for = needed(derivation, root, store)?;
+        open.extend(waits_for.iter().cloned());
+        let Ok(options) = options::read(derivation) else { continue };
+        let loaded = Loaded {
+            derivation: derivation.clone(),
+            path: path.clone(),
+            options,
+            set: Arc::clone(&root.set),
+            profile: "nix".to_owned(),
+            format: root.format,
+            tools: Vec::new(),
+            sources: Vec::new(),
+            notes: Vec::new(),
+        };
+        found.insert(path, Pending { loaded, waits_for });
+    }
+    Ok(found)
+}
+
+/// Input derivations with an output that is used and not valid. One that is nowhere is left out here: preparing the dependent
+/// says so, in words that name it.
+fn needed(derivation: &Derivation, root: &Loaded, store: &Store) -> Result<BTreeSet<StorePath>, BuildError> {
+    let mut needed = BTreeSet::new();
+    for (path, outputs) in &derivation.input_derivations {
+        if let Some(input) = root.set.get(path)
+            && !all_valid(input, Some(outputs), store)?
+        {
+            needed.insert(path.clone());
+        }
+    }
+    Ok(needed)
+}
+
+fn all_valid(derivation: &Derivation, only: Option<&BTreeSet<String>>, store: &Store) -> Result<bool, BuildError> {
+    for (name, path) in derivation.known_output_paths() {
+        if only.is_some_and(|only| !only.contains(name)) {
+            continue;
+        }
+        match path {
+            Some(path) if store.is_valid(&path)? => {}
+            Some(_) | None => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+/// What the workers share.
+struct State {
+    pending: BTreeMap<StorePath, Pending>,
+    running: usize,
+    finished: Vec<BuildOutcome>,
+    error: Option<BuildError>,
+    stops: bool,
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // A worker that panicked has not left the state half changed: it is only changed between builds.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn build_all(
+    pending: BTreeMap<StorePath, Pending>,
+    store: &Store,
+    sandbox: &Sandbox,
+    request: &BuildRequest,
+    observe: &mut dyn FnMut(&StorePath, Event),
+) -> Result<Vec<BuildOutcome>, BuildError> {
+    let jobs = request.max_jobs.clamp(1, pending.len());
+    let state = Mutex::new(State { pending, running: 0, finished: Vec::new(), error: None, stops: false });
+    let changed = Condvar::new();
+    // Only the root is built again and compared.
+    let request = BuildRequest { rebuild: false, ..request.clone() };
+    let (sender, events) = mpsc::channel::<(StorePath, Event)>();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            let sender = sender.clone();
+            let (state, changed, request) = (&state, &changed, &request);
+            scope.spawn(move || work(state, changed, store, sandbox, request, &sender));
+        }
+        drop(sender);
+        for (path, event) in events {
+            observe(&path, event);
+        }
+    });
+    let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match state.error {
+        Some(error) => Err(error),
+        None => Ok(state.finished),
+    }
+}
+
+fn work(
+    state: &Mutex<State>,
+    changed: &Condvar,
+    store: &Store,
+    sandbox: &Sandbox,
+    request: &BuildRequest,
+    events: &mpsc::Sender<(StorePath, Event)>,
+) {
+    loop {
+        let mut shared = lock(state);
+        let job = loop {
+            if shared.stops {
+                break None;
+            }
+            let ready = shared.pending.iter().find(|(_, job)| job.waits_for.is_empty()).map(|(path, _)| path.clone());
+            match ready {
+                Some(path) => break shared.pending.remove_entry(&path),
+                // Nobody runs who could make anything ready: what is left waits for a failure, or there is nothing left.
+                None if shared.running == 0 => break None,
+                None => shared = changed.wait(shared).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        let Some((path, job)) = job else {
+            changed.notify_all();
+            return;
+        };
+        shared.running += 1;
+        drop(shared);
+        let result = build(&job.loaded, store, sandbox, request, &mut |event| {
+            // The receiver is gone only when everything is.
+            let _ = events.send((path.clone(), event));
+        });
+        let mut shared = lock(state);
+        shared.running -= 1;
+        match result {
+            Ok(outcome) => {
+                if outcome.success {
+                    for job in shared.pending.values_mut() {
+                        job.waits_for.remove(&path);
+                    }
+                } else if !request.keep_going {
+                    shared.stops = true;
+                    sandbox.canceller().cancel();
+                }
+                shared.finished.push(outcome);
+            }
+            // Cancelled because another one failed.
+            Err(BuildError::Cancelled | BuildError::Sandbox(fodder_sandbox::SandboxError::Cancelled))
+                if shared.stops => {}
+            Err(error) => {
+                shared.stops = true;
+                shared.error.get_or_insert(error);
+                sandbox.canceller().cancel();
+            }
+        }
+        changed.notify_all();
+    }
+}
+
+/// The root's outcome when something below it failed: it names the way from the root to each failure.
+fn dependency_failed(root: &Loaded, finished: Vec<BuildOutcome>, clock: &Clock) -> BuildOutcome {
+    let failed: Vec<&StorePath> =
+        finished.iter().filter(|outcome| !outcome.success).map(|outcome| &outcome.drv_path).collect();
+    let count = failed.len();
+    let word = if count == 1 { "dependency" } else { "dependencies" };
+    let mut message = format!("Cannot build '{}'.\nReason: {count} {word} failed.", root.path);
+    for path in failed {
+        let chain: Vec<String> = chain(root, path).iter().map(|path| format!("\n    which needs '{path}'")).collect();
+        message.push_str(&format!("\n  '{}'{}", root.path, chain.concat()));
+    }
+    let mut outcome = judge::outcome(root, Status::DependencyFailed, message, clock);
+    outcome.dependencies = finished;
+    outcome
+}
+
+/// The shortest way from the root to a derivation below it, without the root.
+fn chain(root: &Loaded, target: &StorePath) -> Vec<StorePath> {
+    let mut came_from: BTreeMap<StorePath, Option<StorePath>> = BTreeMap::new();
+    let mut open: std::collections::VecDeque<StorePath> = Default::default();
+    for path in root.derivation.input_derivations.keys() {
+        came_from.insert(path.clone(), None);
+        open.push_back(path.clone());
+    }
+    while let Some(path) = open.pop_front() {
+        if path == *target {
+            let mut chain = vec![path.clone()];
+            let mut at = &path;
+            while let Some(Some(previous)) = came_from.get(at) {
+                chain.push(previous.clone());
+                at = previous;
+            }
+            chain.reverse();
+            return chain;
+        }
+        for input in root.set.get(&path).into_iter().flat_map(|derivation| derivation.input_derivations.keys()) {
+            if !came_from.contains_key(input) {
+                came_from.insert(input.clone(), Some(path.clone()));
+                open.push_back(input.clone());
+            }
+        }
+    }
+    vec![target.clone()]
+}

@@ -1,0 +1,1 @@
+// `cargo vendor` wants a package to have a target; this is it.
