@@ -31,6 +31,11 @@ fn phases_are_announced_and_other_messages_to_nix_are_shown_as_they_are() {
     let (_, result) = lab.make_json(&recipe, &[]);
     let log = std::fs::read_to_string(text(&result, "/logFile")).expect("the log");
     assert_eq!(log.lines().count(), 3, "{log}");
+    let words = text(&result, "/errorMsg");
+    assert!(
+        words.contains("Last 2 log lines:\n> @nix { \"action\": \"msg\"") && words.contains("\n> @nix nonsense\n"),
+        "{words}"
+    );
 }
 
 #[test]

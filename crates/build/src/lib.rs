@@ -18,6 +18,7 @@ pub use dependencies::build_with_dependencies;
 pub use error::BuildError;
 pub use outcome::{BuildOutcome, Event, Status, exit_code};
 pub use prepare::{Prepared, Refused, prepare, prepare_to_explain};
+pub use run::announced_phase;
 
 use fodder_model::plan::{NetworkMode, Settings};
 use fodder_sandbox::{BuilderExit, Sandbox};

@@ -44,6 +44,13 @@ pub(crate) fn run(
     }
 }
 
+/// The phase that a message to the runner announces; such a line is not shown (reference, section 4.7). No other message is
+/// listened to, and so they are lines like all others: a builder could forge them.
+pub fn announced_phase(line: &[u8]) -> Option<String> {
+    let message: serde_json::Value = serde_json::from_slice(line.strip_prefix(b"@nix ")?).ok()?;
+    (message["action"] == "setPhase").then(|| message["phase"].as_str().unwrap_or_default().to_owned())
+}
+
 /// The last lines of a log, in bounded memory.
 #[derive(Default)]
 struct Tail {
@@ -74,8 +81,7 @@ impl Tail {
             line.push('…');
         }
         self.current.clear();
-        // Messages to the runner are not lines of the log (reference, section 4.7).
-        if line.starts_with("@nix ") {
+        if announced_phase(line.as_bytes()).is_some() {
             return;
         }
         self.lines.push_back(line);
@@ -95,6 +101,15 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_phase_is_taken_from_messages() {
+        let announced = |line: &str| announced_phase(line.as_bytes());
+        assert_eq!(announced(r#"@nix { "action": "setPhase", "phase": "buildPhase" }"#).as_deref(), Some("buildPhase"));
+        assert_eq!(announced(r#"@nix {"action":"msg","level":0,"msg":"error: you are hacked"}"#), None);
+        assert_eq!(announced("@nix not json"), None);
+        assert_eq!(announced("plain"), None);
+    }
 
     #[test]
     fn the_tail_keeps_the_last_lines_and_no_more_of_each_than_it_may() {

@@ -124,8 +124,8 @@ impl Build {
     fn end_line(&mut self) -> Option<String> {
         let line = std::mem::take(&mut self.line);
         let is_cut = std::mem::take(&mut self.is_cut);
-        if let Some(phase) = phase_of(&line) {
-            self.phase = phase;
+        if let Some(phase) = fodder_build::announced_phase(&line) {
+            self.phase = harmless(phase.as_bytes());
             return None;
         }
         let mut text = harmless(&remaining(&line));
@@ -175,12 +175,6 @@ fn width() -> usize {
     std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).unwrap_or(80)
 }
 
-/// The phase that a message to the runner announces. No other message is listened to: a builder could forge them.
-fn phase_of(line: &[u8]) -> Option<String> {
-    let message: serde_json::Value = serde_json::from_slice(line.strip_prefix(b"@nix ")?).ok()?;
-    (message["action"] == "setPhase").then(|| harmless(message["phase"].as_str().unwrap_or_default().as_bytes()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,13 +194,5 @@ mod tests {
         ] {
             assert_eq!(String::from_utf8(remaining(line.as_bytes())).unwrap(), expected);
         }
-    }
-
-    #[test]
-    fn only_the_phase_is_taken_from_messages() {
-        assert_eq!(phase_of(br#"@nix { "action": "setPhase", "phase": "buildPhase" }"#).as_deref(), Some("buildPhase"));
-        assert_eq!(phase_of(br#"@nix {"action":"msg","level":0,"msg":"error: you are hacked"}"#), None);
-        assert_eq!(phase_of(b"@nix not json"), None);
-        assert_eq!(phase_of(b"plain"), None);
     }
 }
