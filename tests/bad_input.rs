@@ -48,9 +48,10 @@ fn a_misspelt_attribute_is_answered_with_the_one_that_was_meant() {
 fn an_attribute_like_no_other_is_a_variable() {
     let lab = Lab::new();
     lab.write("input", r#"{"name": "x", "greeting": "hello", "buildCommand": "echo $greeting > $out"}"#);
-    let run = lab.build(&["input"]);
-    assert_eq!(run.code, 0, "{}", run.stderr);
-    assert_eq!(std::fs::read_to_string(run.stdout.trim()).expect("the output"), "hello\n");
+    let (code, result) = lab.build_json(&["input"]);
+    assert_eq!(code, 0, "{result:#}");
+    let output = result["outputs"]["out"]["realPath"].as_str().expect("a path");
+    assert_eq!(std::fs::read_to_string(output).expect("the output"), "hello\n");
 }
 
 #[test]

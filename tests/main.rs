@@ -7,10 +7,13 @@ mod server; // an HTTPS server with its own authority
 
 mod architecture; // the crates depend on each other as the design says
 mod bad_input; // files that are refused, and what is said about them
+mod dependencies; // what is built first
+mod differences; // the page of differences from Nix is true
 mod documentation; // the pages and the README tell the truth
 mod examples; // every folder of examples/
 mod flags; // links, standard input, limits and what is shown
 mod https; // fixed outputs fetch from a real server, and verify it
+mod log; // the log, stored and shown
 mod oracle; // the same as real Nix
 mod outcomes; // how builds end: statuses, exit codes, words, JSON
 mod outputs; // canonical form, references, declared hashes

@@ -1,7 +1,7 @@
 //! The store that builds leave behind is one that real Nix takes for its own, whatever happened to the builds.
 
 use crate::{
-    lab::{Lab, need},
+    lab::{Lab, Run, need},
     recipe::{NO_HASH, Recipe, text},
 };
 use fodder_model::content_address::ContentMethod;
@@ -10,14 +10,19 @@ use std::{
     time::Duration,
 };
 
+/// Real Nix does something to the store.
+fn nix_store(lab: &Lab, arguments: &[&str]) -> Run {
+    let mut command = Command::new(need("nix-store", "nix-bin"));
+    command.arg("--store").arg(lab.store()).args(["--option", "build-users-group", ""]).args(arguments);
+    let home = lab.path().join("nix-home");
+    command.env("NIX_CONF_DIR", &home).env("HOME", &home).env("USER", "tester").current_dir(lab.path());
+    lab.run(command)
+}
+
 /// Real Nix reads every path of the store and compares it with the database.
 #[track_caller]
 fn verified(lab: &Lab) {
-    let mut command = Command::new(need("nix-store", "nix-bin"));
-    command.arg("--store").arg(lab.store()).args(["--verify", "--check-contents", "--option", "build-users-group", ""]);
-    let home = lab.path().join("nix-home");
-    command.env("NIX_CONF_DIR", &home).env("HOME", &home).env("USER", "tester").current_dir(lab.path());
-    let run = lab.run(command);
+    let run = nix_store(lab, &["--verify", "--check-contents"]);
     assert_eq!(run.code, 0, "{run:?}");
     for word in ["error", "warning", "modified", "missing", "disappeared"] {
         assert!(!run.stderr.contains(word), "{}", run.stderr);
@@ -215,4 +220,39 @@ fn a_killed_builder_leaves_no_process() {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(running(), 0);
+}
+
+#[test]
+fn nix_collects_what_no_link_holds_and_nothing_else() {
+    let lab = Lab::new();
+    let input = lab.text("input", "x");
+    let held = Recipe::new("held", "echo $input > $out").env("input", &input.to_string()).source(&input);
+    let loose = Recipe::new("loose", "echo > $out");
+    lab.made(&loose, &[]);
+    let (file, store) = (held.write(&lab), lab.store());
+    let run = lab.fodder(&["build", "--store", store.to_str().expect("UTF-8"), file.to_str().expect("UTF-8")]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let run = nix_store(&lab, &["--gc"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(lab.real(&held.out()).exists() && lab.real(&input).exists());
+    assert!(!lab.real(&loose.out()).exists());
+    verified(&lab);
+    // What was collected is built again.
+    lab.made(&loose, &[]);
+}
+
+#[test]
+fn a_missing_output_is_built_beside_one_that_is_valid() {
+    let lab = Lab::new();
+    let recipe = Recipe::new("partly", "echo $RANDOM$RANDOM > $out; echo $RANDOM$RANDOM > $dev").output("dev");
+    let before = lab.said(&recipe, &[]);
+    let dev = recipe.output_path("dev");
+    let run = nix_store(&lab, &["--delete", "--ignore-liveness", &dev.to_string()]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(!lab.real(&dev).exists());
+    let (code, result) = lab.make_json(&recipe, &[]);
+    assert_eq!((code, text(&result, "/status")), (0, "Built"), "{result:#}");
+    assert!(lab.real(&dev).exists());
+    assert_eq!(std::fs::read_to_string(lab.real(&recipe.out())).expect("the output"), before, "the valid one stays");
+    verified(&lab);
 }

@@ -33,13 +33,24 @@ fn octal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("\\{byte:03o}")).collect()
 }
 
+/// What Nix can read when it is not root: it does not open up what a builder closed to itself.
+fn readable(mode: u16, bits: u16) -> u16 {
+    if nix_is_root() { mode } else { mode | bits }
+}
+
+fn nix_is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").expect("metadata").uid() == 0
+}
+
 /// Shell commands that make a node in the current directory. Modes are set from the inside out.
 fn commands(name: &[u8], node: &Node, script: &mut String) {
     let quoted = format!("\"./$(printf '{}')\"", octal(name));
     match node {
         Node::File { size, fill, mode } => script.push_str(&format!(
             "yes \"$(printf 'x\\{:03o}')\" | head -c {size} > {quoted}; chmod {mode:o} {quoted}\n",
-            fill % 0o177 + 1
+            fill % 0o177 + 1,
+            mode = readable(*mode, 0o400),
         )),
         Node::Link(target) => script.push_str(&format!("ln -s \"$(printf '{}')\" {quoted}\n", octal(target))),
         Node::Directory { mode, entries } => {
@@ -48,7 +59,7 @@ fn commands(name: &[u8], node: &Node, script: &mut String) {
             for (name, node) in entries.iter().filter(|(name, _)| seen.insert(name.clone())) {
                 commands(name, node, script);
             }
-            script.push_str(&format!("cd ..; chmod {mode:o} {quoted}\n"));
+            script.push_str(&format!("cd ..; chmod {:o} {quoted}\n", readable(*mode, 0o700)));
         }
     }
 }

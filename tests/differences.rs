@@ -1,0 +1,68 @@
+//! The page of differences from Nix is true: it names tests that exist, and every system call that is answered.
+
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn page() -> String {
+    std::fs::read_to_string(root().join("docs/differences-from-nix.md")).expect("the page")
+}
+
+/// All of the tests' sources.
+fn sources(directory: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(directory).expect("list") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&std::fs::read_to_string(&path).expect("read"));
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_page_names_exists() {
+    let mut text = String::new();
+    sources(&root().join("tests"), &mut text);
+    let page = page();
+    let mut count = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| What")) {
+        let cell = row.trim_end_matches('|').rsplit('|').next().expect("a cell").trim();
+        if cell == "-" {
+            continue;
+        }
+        let name = cell.split('`').nth(1).unwrap_or_else(|| panic!("no test in {row}"));
+        assert!(text.contains(&format!("fn {name}()")), "there is no test {name}");
+        count += 1;
+    }
+    assert!(count > 20, "only {count} rows were understood");
+}
+
+#[test]
+fn every_system_call_that_is_answered_beyond_nix_is_listed() {
+    const NIX: [&str; 10] = [
+        "chmod",
+        "fchmod",
+        "fchmodat",
+        "fchmodat2",
+        "getxattr",
+        "lgetxattr",
+        "fgetxattr",
+        "setxattr",
+        "lsetxattr",
+        "fsetxattr",
+    ];
+    let page = page();
+    let policy = std::fs::read_to_string(root().join("sandbox-profiles/seccomp.toml")).expect("the policy");
+    let calls: Vec<&str> = policy
+        .lines()
+        .filter(|line| line.starts_with("calls = ["))
+        .flat_map(|line| line.split('"').skip(1).step_by(2))
+        .collect();
+    assert!(calls.len() > 40, "{calls:?}");
+    for call in calls.into_iter().filter(|call| !NIX.contains(call)) {
+        assert!(page.contains(&format!("`{call}`")), "{call} is not on the page");
+    }
+}
