@@ -84,7 +84,7 @@ impl Recipe {
     /// With structured attributes instead of an environment.
     pub fn structured(mut self, attributes: serde_json::Value) -> Self {
         let serde_json::Value::Object(attributes) = attributes else { panic!("attributes are an object") };
-        self.parts.structured_attributes = Some(attributes);
+        self.parts.structured_attributes = Some(attributes.into());
         self.parts.environment.clear();
         self
     }

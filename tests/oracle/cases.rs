@@ -73,7 +73,7 @@ fn structured_attributes_are_the_same() {
         (
             "numbers",
             DUMP,
-            "__structuredAttrs = true; a = 3000000000; b = 1.5; c = [ 1.5 ]; d = 2.0; e = 1.0e-5; f = 1.0e100; g = 9007199254740993; h = -5;",
+            "__structuredAttrs = true; a = 3000000000; b = 1.5; c = [ 1.5 ]; d = 2.0; e = 1.0e-5; f = 1.0e100; g = 9007199254740993; h = -5; i = 16777217.5; j = 0.1234567890123;",
         ),
         (
             "nested",

@@ -52,7 +52,7 @@ fn commands(name: &[u8], node: &Node, script: &mut String) {
             fill % 0o177 + 1,
             mode = readable(*mode, 0o400),
         )),
-        Node::Link(target) => script.push_str(&format!("ln -s \"$(printf '{}')\" {quoted}\n", octal(target))),
+        Node::Link(target) => script.push_str(&format!("ln -s -- \"$(printf '{}')\" {quoted}\n", octal(target))),
         Node::Directory { mode, entries } => {
             script.push_str(&format!("mkdir {quoted}; cd {quoted}\n"));
             let mut seen = std::collections::BTreeSet::new();

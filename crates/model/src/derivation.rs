@@ -4,8 +4,10 @@ pub mod aterm;
 pub mod json;
 mod nix_json;
 pub mod paths;
+mod structured;
 
 pub use nix_json::to_nix_json;
+pub use structured::StructuredAttributes;
 
 use crate::{
     bytes::ByteString,
@@ -41,7 +43,7 @@ pub struct DerivationParts {
     /// Variables; without structured attributes these are all attributes.
     pub environment: BTreeMap<ByteString, ByteString>,
     /// Structured attributes, if the derivation uses them.
-    pub structured_attributes: Option<serde_json::Map<String, serde_json::Value>>,
+    pub structured_attributes: Option<StructuredAttributes>,
 }
 
 /// A valid derivation: its parts, and the promise that they fit together.
@@ -285,8 +287,7 @@ impl Derivation {
     pub fn environment_with_structured(&self) -> BTreeMap<ByteString, ByteString> {
         let mut environment = self.environment.clone();
         if let Some(attributes) = &self.structured_attributes {
-            let text = to_nix_json(&serde_json::Value::Object(attributes.clone()));
-            environment.insert(STRUCTURED_KEY.into(), text.into());
+            environment.insert(STRUCTURED_KEY.into(), attributes.text().into());
         }
         environment
     }

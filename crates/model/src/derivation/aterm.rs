@@ -1,6 +1,6 @@
 //! `.drv` files: the ATerm text whose hash names a derivation.
 
-use super::{Derivation, DerivationError, DerivationParts, Output, STRUCTURED_KEY};
+use super::{Derivation, DerivationError, DerivationParts, Output, STRUCTURED_KEY, StructuredAttributes};
 use crate::{
     bytes::ByteString,
     content_address::{ContentAddress, ContentMethod},
@@ -191,15 +191,9 @@ pub fn parse(name: &str, text: &[u8]) -> Result<Derivation, InputError> {
 /// Takes the structured attributes out of an environment that carries them under [`STRUCTURED_KEY`].
 pub(super) fn take_structured(
     environment: &mut BTreeMap<ByteString, ByteString>,
-) -> Result<Option<serde_json::Map<String, serde_json::Value>>, String> {
+) -> Result<Option<StructuredAttributes>, String> {
     let key = ByteString::from(STRUCTURED_KEY);
-    environment
-        .remove(&key)
-        .map(|text| {
-            let node = crate::json::parse(&text).map_err(|error| format!("environment variable '__json': {error}"))?;
-            node.to_serde_object().map_err(|_| "environment variable '__json' is not a JSON object".to_owned())
-        })
-        .transpose()
+    environment.remove(&key).map(|text| StructuredAttributes::parse(&text)).transpose()
 }
 
 /// Why the fields of an output do not make one.

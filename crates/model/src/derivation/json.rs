@@ -173,7 +173,7 @@ fn read_one(path: Option<&StorePath>, node: &Node) -> Result<(Generation, Deriva
         Generation::Version3 | Generation::Version4 | Generation::Resolved => None,
     };
     let structured_attributes = match node.get("structuredAttrs") {
-        Some(attributes) => Some(attributes.to_serde_object()?),
+        Some(attributes) => Some(attributes.to_serde_object()?.into()),
         None => from_environment,
     };
     let parts = DerivationParts {
@@ -307,7 +307,7 @@ pub fn write(derivation: &Derivation) -> serde_json::Value {
         "version": 4,
     });
     if let Some(attributes) = &derivation.structured_attributes {
-        object["structuredAttrs"] = serde_json::Value::Object(attributes.clone());
+        object["structuredAttrs"] = serde_json::Value::Object((**attributes).clone());
     }
     object
 }

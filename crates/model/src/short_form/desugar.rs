@@ -135,7 +135,7 @@ pub fn desugar(
             env.extend(variables);
         }
         attributes.remove("__structuredAttrs");
-        Some(attributes.into_iter().collect())
+        Some(attributes.into_iter().collect::<serde_json::Map<_, _>>().into())
     } else {
         attributes.remove("__structuredAttrs");
         // What the user wrote wins over what we provide.
