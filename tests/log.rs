@@ -1,7 +1,7 @@
 //! The builder's log: every byte in the file, harmless lines on standard error.
 
 use crate::{
-    lab::Lab,
+    lab::{Lab, need},
     recipe::{Recipe, text},
 };
 
@@ -60,4 +60,25 @@ fn a_failure_shows_the_last_25_lines() {
         "{words}"
     );
     assert!(!words.contains("> line 15\n"), "{words}");
+}
+
+#[test]
+fn a_terminal_gets_one_live_line_with_phase_and_time_that_goes_on_in_silence() {
+    need("script", "bsdutils");
+    let lab = Lab::new();
+    let store = lab.store();
+    lab.write(
+        "slow.json",
+        r#"{"name": "slow", "dontUnpack": true, "buildPhase": "echo working; sleep 2.5", "installPhase": "echo > $out"}"#,
+    );
+    let command = format!("{} build --no-link --store {} slow.json", env!("CARGO_BIN_EXE_fodder"), store.display());
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &command, "/dev/null"]).current_dir(lab.path()).env("TERM", "xterm");
+    script.stdin(std::process::Stdio::null());
+    let run = lab.run(script);
+    assert_eq!(run.code, 0, "{run:?}");
+    for expected in ["\r\u{1b}[K[0s] slow", "[1s] slow (buildPhase): working", "[2s] slow (buildPhase): working"] {
+        assert!(run.stdout.contains(expected), "{expected:?}: {run:?}");
+    }
+    assert!(!run.stdout.contains("slow> working"), "the log itself is printed only with -L: {run:?}");
 }

@@ -3,11 +3,11 @@
 
 use crate::{
     BuildRequest, build,
+    clock::Clock,
+    conclude,
     error::BuildError,
-    judge,
     load::Loaded,
     outcome::{BuildOutcome, Event, Status},
-    outcome_clock::Clock,
 };
 use fodder_model::{derivation::Derivation, options, store_path::StorePath};
 use fodder_sandbox::Sandbox;
@@ -220,7 +220,7 @@ fn dependency_failed(root: &Loaded, finished: Vec<BuildOutcome>, clock: &Clock) 
         let chain: Vec<String> = chain(root, path).iter().map(|path| format!("\n    which needs '{path}'")).collect();
         message.push_str(&format!("\n  '{}'{}", root.path, chain.concat()));
     }
-    let mut outcome = judge::outcome(root, Status::DependencyFailed, message, clock);
+    let mut outcome = conclude::outcome(root, Status::DependencyFailed, message, clock);
     outcome.dependencies = finished;
     outcome
 }

@@ -3,6 +3,7 @@
 //!
 //! The builder is gone when this runs, and what it left is below a directory that only we can enter.
 
+mod canonical;
 mod git;
 mod sink;
 
@@ -14,7 +15,7 @@ use fodder_model::{
     store_path::StorePath,
 };
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid},
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat},
     io::Errno,
 };
 use sink::HashSink;
@@ -32,12 +33,6 @@ use std::{
 
 /// Size of a read.
 const CHUNK_SIZE: usize = 128 * 1024;
-
-/// Extended attributes that stay, as in Nix: they belong to the system and not to the output.
-const KEPT_ATTRIBUTES: [&[u8]; 3] = [b"security.csm", b"security.selinux", b"system.nfs4_acl"];
-
-/// Every time stamp in a store.
-const CANONICAL_TIME: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// What an output turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -261,7 +256,10 @@ impl Walk<'_> {
                     .map_err(|error| system("read the link", &path, error))?;
                 self.nar.symlink(target.to_bytes()).map_err(nar)?;
                 scan_text(self.instructions.candidates, target.to_bytes(), &mut self.references);
-                self.canonicalise_link(parent, name, &path)
+                if self.instructions.canonicalise {
+                    canonical::seal_link(self.instructions.builder, parent, name, &path)?;
+                }
+                Ok(())
             }
             FileType::Unknown => {
                 let status = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
@@ -284,7 +282,7 @@ impl Walk<'_> {
             if self.instructions.canonicalise {
                 let status =
                     rustix::fs::fstat(&level.directory).map_err(|error| system("examine", &level.path, error))?;
-                self.seal(level.directory.as_fd(), &status, 0o555, &level.path)?;
+                canonical::seal(self.instructions.builder, level.directory.as_fd(), &status, 0o555, &level.path)?;
             }
         }
         Ok(())
@@ -324,7 +322,8 @@ impl Walk<'_> {
             remaining -= count as u64;
         }
         if self.instructions.canonicalise {
-            self.seal(file.as_fd(), &status, if is_executable { 0o555 } else { 0o444 }, &path)?;
+            let mode = if is_executable { 0o555 } else { 0o444 };
+            canonical::seal(self.instructions.builder, file.as_fd(), &status, mode, &path)?;
         }
         Ok(())
     }
@@ -346,63 +345,6 @@ impl Walk<'_> {
                 rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(|error| system("open", path, error))
             }
             result => result.map_err(|error| system("open", path, error)),
-        }
-    }
-
-    /// Gives a file or directory its canonical owner, attributes, mode and time, in this order: changing the owner clears bits
-    /// of the mode, and everything changes the time.
-    fn seal(&self, file: BorrowedFd<'_>, status: &Stat, mode: u32, path: &Path) -> Result<(), InspectError> {
-        if self.instructions.builder == Some(status.st_uid) {
-            let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
-            rustix::fs::fchown(file, Some(user), Some(group))
-                .map_err(|error| system("change the owner of", path, error))?;
-        }
-        remove_attributes(file, path)?;
-        if status.st_mode & 0o7777 != mode || self.instructions.builder.is_some() {
-            rustix::fs::fchmod(file, Mode::from_raw_mode(mode))
-                .map_err(|error| system("change the mode of", path, error))?;
-        }
-        rustix::fs::futimens(file, &Timestamps { last_access: CANONICAL_TIME, last_modification: CANONICAL_TIME })
-            .map_err(|error| system("change the time of", path, error))
-    }
-
-    fn canonicalise_link(&self, parent: BorrowedFd<'_>, name: &CStr, path: &Path) -> Result<(), InspectError> {
-        if !self.instructions.canonicalise {
-            return Ok(());
-        }
-        if self.instructions.builder.is_some() {
-            let (user, group): (Uid, Gid) = (rustix::process::geteuid(), rustix::process::getegid());
-            rustix::fs::chownat(parent, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|error| system("change the owner of", path, error))?;
-        }
-        let times = Timestamps { last_access: CANONICAL_TIME, last_modification: CANONICAL_TIME };
-        rustix::fs::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|error| system("change the time of", path, error))
-    }
-}
-
-fn remove_attributes(file: BorrowedFd<'_>, path: &Path) -> Result<(), InspectError> {
-    let mut names = [0u8; 1024];
-    loop {
-        let length = match rustix::fs::flistxattr(file, &mut names[..]) {
-            Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
-            Ok(length) => length,
-            // More names than any builder has a use for: take them a bufferful at a time is not possible, so say it.
-            Err(error) => return Err(system("list the extended attributes of", path, error)),
-        };
-        let mut removed = false;
-        for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-            if KEPT_ATTRIBUTES.contains(&name) {
-                continue;
-            }
-            match rustix::fs::fremovexattr(file, name) {
-                Ok(()) => removed = true,
-                Err(Errno::NODATA) => {}
-                Err(error) => return Err(system("remove an extended attribute of", path, error)),
-            }
-        }
-        if !removed {
-            return Ok(());
         }
     }
 }

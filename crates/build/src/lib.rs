@@ -3,6 +3,8 @@
 
 mod advice;
 pub mod builtin;
+mod clock;
+mod conclude;
 mod dependencies;
 pub mod error;
 pub mod host;
@@ -76,24 +78,24 @@ pub fn build(
     request: &BuildRequest,
     observe: &mut dyn FnMut(Event),
 ) -> Result<BuildOutcome, BuildError> {
-    let clock = outcome_clock::Clock::start();
+    let clock = clock::Clock::start();
     prepare::add_sources(loaded, store, clock.start)?;
     let locks = prepare::lock_outputs(loaded, store, observe)?;
-    if let (Some(outcome), false) = (judge::already_valid(loaded, store, &clock)?, request.rebuild) {
+    if let (Some(outcome), false) = (conclude::already_valid(loaded, store, &clock)?, request.rebuild) {
         return Ok(outcome);
     }
     let prepared = match prepare(loaded, store, request)? {
         Ok(prepared) => prepared,
-        Err(refused) => return Ok(judge::refused(loaded, refused, &clock)),
+        Err(refused) => return Ok(conclude::refused(loaded, refused, &clock)),
     };
     let ran = run::run(&prepared, store, sandbox, observe)?;
     if ran.report.exit != BuilderExit::Exited(0) {
-        return judge::failed(loaded, prepared, ran, request, &clock);
+        return conclude::failed(loaded, prepared, ran, request, &clock);
     }
     observe(Event::Inspecting);
     let inspected = judge::inspect_outputs(&prepared)?;
     let verdict = judge::judge(&prepared, inspected, store, request)?;
-    judge::register(loaded, prepared, ran, verdict, store, locks, request, &clock)
+    conclude::register(loaded, prepared, ran, verdict, store, locks, request, &clock)
 }
 
 /// An error with everything that caused it, on one line.
@@ -106,25 +108,4 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-mod outcome_clock {
-    //! When a build began, for the result's times and for registration.
-
-    use std::time::{SystemTime, UNIX_EPOCH};
-
-    pub(crate) struct Clock {
-        pub(crate) start: i64,
-    }
-
-    impl Clock {
-        pub(crate) fn start() -> Self {
-            Clock { start: now() }
-        }
-    }
-
-    /// Seconds since 1970.
-    pub(crate) fn now() -> i64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
-    }
 }

@@ -3,7 +3,7 @@
 use crate::{
     arguments::{BuildArguments, InputArguments, SandboxArguments},
     diagnose::Failure,
-    progress::Progress,
+    progress::{Progress, Ticker},
     words::{harmless, is_terminal, print_line, print_note},
 };
 use fodder_build::{
@@ -124,7 +124,7 @@ fn try_build(arguments: &BuildArguments) -> Result<u8, Failure> {
     let store = Store::open(&store_root(input.store.as_deref())?)?;
     let loaded = load(input, Some(&store))?;
     let runner = Helper::current_exe().and_then(Sandbox::new).map_err(fodder_build::BuildError::from)?;
-    let mut progress = Progress::new(is_terminal() && !json, *print_build_logs);
+    let progress = Ticker::start(Progress::new(is_terminal() && !json, *print_build_logs));
     let outcome = fodder_build::build_with_dependencies(&loaded, &store, &runner, &request, &mut |path, event| {
         progress.observe(path, &event);
     });

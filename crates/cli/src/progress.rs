@@ -6,11 +6,16 @@ use fodder_model::store_path::StorePath;
 use std::{
     collections::BTreeMap,
     io::Write,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 /// Longest line that is held, in bytes; the rest of it is dropped and said to be.
 const LINE_LIMIT: usize = 64 * 1024;
+
+/// How often the live line is drawn at least.
+const TICK: Duration = Duration::from_secs(1);
 
 /// How often the live line is drawn at most.
 const REDRAW: Duration = Duration::from_millis(50);
@@ -22,6 +27,8 @@ pub(crate) struct Progress {
     started: Instant,
     drawn: Option<Instant>,
     builds: BTreeMap<StorePath, Build>,
+    /// The build that spoke last; the live line is about it.
+    current: Option<StorePath>,
 }
 
 /// What is known of one build.
@@ -38,13 +45,21 @@ impl Progress {
     /// `is_live` on a terminal, `shows_log` for `-L`.
     pub(crate) fn new(is_live: bool, shows_log: bool) -> Self {
         let started = Instant::now();
-        Progress { is_live, shows_log: shows_log || !is_live, started, drawn: None, builds: BTreeMap::new() }
+        Progress {
+            is_live,
+            shows_log: shows_log || !is_live,
+            started,
+            drawn: None,
+            builds: BTreeMap::new(),
+            current: None,
+        }
     }
 
     pub(crate) fn observe(&mut self, path: &StorePath, event: &Event) {
         let name = path.name().strip_suffix(".drv").unwrap_or(path.name());
         let build =
             self.builds.entry(path.clone()).or_insert_with(|| Build { name: name.to_owned(), ..Build::default() });
+        self.current = Some(path.clone());
         match event {
             Event::Log(piece) => {
                 let lines = build.feed(piece);
@@ -54,16 +69,16 @@ impl Progress {
                         self.say(&format!("{name}> {line}"));
                     }
                 }
-                self.draw(path, false);
+                self.draw(false);
             }
             Event::WaitingFor(output) => {
                 self.say(&format!("waiting for the lock on '{output}' (another build of it is running)"));
             }
-            Event::Started => self.draw(path, true),
+            Event::Started => self.draw(true),
             Event::Inspecting => {
                 build.phase = "reading the outputs".to_owned();
                 build.last_line.clear();
-                self.draw(path, true);
+                self.draw(true);
             }
         }
     }
@@ -89,11 +104,12 @@ impl Progress {
         }
     }
 
-    fn draw(&mut self, path: &StorePath, now: bool) {
+    fn draw(&mut self, now: bool) {
         if !self.is_live || (!now && self.drawn.is_some_and(|drawn| drawn.elapsed() < REDRAW)) {
             return;
         }
-        let Some(Build { name, phase, last_line, .. }) = self.builds.get(path) else { return };
+        let build = self.current.as_ref().and_then(|path| self.builds.get(path));
+        let Some(Build { name, phase, last_line, line: _, is_cut: _ }) = build else { return };
         let mut text = format!("[{}s] {name}", self.started.elapsed().as_secs());
         if !phase.is_empty() {
             text.push_str(&format!(" ({phase})"));
@@ -172,7 +188,52 @@ fn remaining(line: &[u8]) -> Vec<u8> {
 
 /// Columns of the terminal; 80 when it does not say.
 fn width() -> usize {
-    std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).unwrap_or(80)
+    rustix::termios::tcgetwinsize(std::io::stderr())
+        .ok()
+        .map(|size| usize::from(size.ws_col))
+        .filter(|columns| *columns > 0)
+        .unwrap_or(80)
+}
+
+/// Shares progress with a thread that draws the time anew while builders are silent.
+pub(crate) struct Ticker {
+    progress: Arc<Mutex<Progress>>,
+    thread: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Ticker {
+    pub(crate) fn start(progress: Progress) -> Self {
+        let is_live = progress.is_live;
+        let progress = Arc::new(Mutex::new(progress));
+        let shared = Arc::clone(&progress);
+        let thread = is_live.then(|| {
+            let (stop, stopped) = mpsc::channel();
+            let thread = std::thread::spawn(move || {
+                while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    lock(&shared).draw(false);
+                }
+            });
+            (stop, thread)
+        });
+        Ticker { progress, thread }
+    }
+
+    pub(crate) fn observe(&self, path: &StorePath, event: &Event) {
+        lock(&self.progress).observe(path, event);
+    }
+
+    /// Ends the live line for good.
+    pub(crate) fn finish(self) {
+        if let Some((stop, thread)) = self.thread {
+            drop(stop);
+            let _ = thread.join();
+        }
+        lock(&self.progress).finish();
+    }
+}
+
+fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

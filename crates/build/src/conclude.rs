@@ -1,0 +1,223 @@
+//! The ends of the line: every way in which a build becomes an outcome, and the registration of good outputs.
+
+use crate::{
+    BuildRequest,
+    advice::advice,
+    clock::{Clock, now},
+    error::BuildError,
+    judge::Verdict,
+    load::Loaded,
+    outcome::{BuildOutcome, HashReport, OutputReport, Status},
+    prepare::{Prepared, Refused},
+    run::Ran,
+};
+use fodder_sandbox::BuilderExit;
+use fodder_store::{PathInfo, PathLocks, Registration, Store};
+use std::{collections::BTreeMap, ffi::OsStr, os::fd::AsFd};
+
+/// The outcome when all outputs are valid already; `None` when there is something to build.
+pub(crate) fn already_valid(loaded: &Loaded, store: &Store, clock: &Clock) -> Result<Option<BuildOutcome>, BuildError> {
+    let mut outputs = BTreeMap::new();
+    for (name, path) in loaded.derivation.known_output_paths() {
+        let Some(path) = path else { return Ok(None) };
+        let Some(info) = store.query(&path)? else { return Ok(None) };
+        outputs.insert(name.to_owned(), report(&info, store));
+    }
+    let mut outcome = outcome(loaded, Status::AlreadyValid, String::new(), clock);
+    outcome.outputs = outputs;
+    outcome.hash = loaded.derivation.fixed_content().map(|content| HashReport { specified: content.hash, got: None });
+    Ok(Some(outcome))
+}
+
+/// The outcome of a derivation that is not built here.
+pub(crate) fn refused(loaded: &Loaded, refused: Refused, clock: &Clock) -> BuildOutcome {
+    let status = match &refused {
+        Refused::MissingDependency { .. } | Refused::MissingDerivation(_) => Status::DependencyFailed,
+        Refused::MissingSource(_) | Refused::Plan(_) => Status::InputRejected,
+    };
+    let message = format!("Cannot build '{}'.\nReason: {refused}", loaded.path);
+    outcome(loaded, status, message, clock)
+}
+
+/// The outcome of a builder that failed.
+pub(crate) fn failed(
+    loaded: &Loaded,
+    prepared: Prepared,
+    ran: Ran,
+    request: &BuildRequest,
+    clock: &Clock,
+) -> Result<BuildOutcome, BuildError> {
+    let (status, reason) = match ran.report.exit {
+        BuilderExit::Exited(code) => (Status::PermanentFailure, format!("builder failed with exit code {code}")),
+        BuilderExit::Signaled(signal) => {
+            (Status::PermanentFailure, format!("builder failed due to signal {signal} ({})", signal_words(signal)))
+        }
+        BuilderExit::TimedOut { seconds } => (Status::TimedOut, format!("timed out after {seconds} seconds")),
+        BuilderExit::Silent { seconds } => (Status::TimedOut, format!("timed out after {seconds} seconds of silence")),
+        BuilderExit::LogLimitExceeded { bytes } => {
+            (Status::LogLimitExceeded, format!("killed after writing more than {bytes} bytes of log output"))
+        }
+        BuilderExit::Cancelled => return Err(BuildError::Cancelled),
+    };
+    let mut message = format!("Cannot build '{}'.\nReason: {reason}.\nOutput paths:", loaded.path);
+    for path in prepared.plan.outputs.values() {
+        message.push_str(&format!("\n  {path}"));
+    }
+    if !ran.tail.is_empty() {
+        message.push_str(&format!("\nLast {} log lines:", ran.tail.len()));
+        for line in &ran.tail {
+            message.push_str(&format!("\n> {line}"));
+        }
+        message.push_str(&format!("\nFor full logs, see:\n  {}", ran.log_file.display()));
+    }
+    let mut outcome = ran_outcome(loaded, &prepared, &ran, status, message, clock);
+    outcome.notes.extend(advice(&prepared.plan, loaded.format, &ran.tail));
+    keep_or_remove(outcome, prepared, request)
+}
+
+/// strsignal(3) in glibc's words.
+fn signal_words(signal: i32) -> &'static str {
+    match signal {
+        1 => "Hangup",
+        2 => "Interrupt",
+        3 => "Quit",
+        4 => "Illegal instruction",
+        5 => "Trace/breakpoint trap",
+        6 => "Aborted",
+        7 => "Bus error",
+        8 => "Floating point exception",
+        9 => "Killed",
+        10 => "User defined signal 1",
+        11 => "Segmentation fault",
+        12 => "User defined signal 2",
+        13 => "Broken pipe",
+        14 => "Alarm clock",
+        15 => "Terminated",
+        24 => "CPU time limit exceeded",
+        25 => "File size limit exceeded",
+        31 => "Bad system call",
+        _ => "Unknown signal",
+    }
+}
+
+/// Moves good outputs into the store and registers them in one transaction; bad ones never leave scratch.
+#[expect(clippy::too_many_arguments, reason = "the end of the line: everything that was found on it meets here")]
+pub(crate) fn register(
+    loaded: &Loaded,
+    prepared: Prepared,
+    ran: Ran,
+    verdict: Verdict,
+    store: &Store,
+    locks: PathLocks<'_>,
+    request: &BuildRequest,
+    clock: &Clock,
+) -> Result<BuildOutcome, BuildError> {
+    let Verdict { outputs, status, message, violations, references } = verdict;
+    let mut outcome = ran_outcome(loaded, &prepared, &ran, status, message, clock);
+    outcome.violations = violations;
+    outcome.references = references;
+    outcome.hash = prepared.plan.content.map(|content| HashReport {
+        specified: content.hash,
+        got: outputs.get("out").and_then(|inspection| inspection.content).map(|content| content.hash),
+    });
+    if status != Status::Built {
+        return keep_or_remove(outcome, prepared, request);
+    }
+    let mut registrations = Vec::new();
+    for (name, path) in &prepared.plan.outputs {
+        if let Some(info) = store.query(path)? {
+            outcome.outputs.insert(name.clone(), report(&info, store));
+            continue;
+        }
+        let inspection = &outputs[name];
+        let info = PathInfo {
+            path: path.clone(),
+            nar_hash: inspection.nar_hash,
+            nar_size: inspection.nar_size,
+            references: inspection.references.clone(),
+            deriver: Some(loaded.path.clone()),
+            registration_time: now(),
+            ultimate: true,
+            signatures: Vec::new(),
+            content_address: inspection.content.map(|content| content.to_string()),
+        };
+        store.publish(&locks, prepared.outputs.as_fd(), OsStr::new(path.base_name()), path)?;
+        outcome.outputs.insert(name.clone(), report(&info, store));
+        registrations.push(Registration::from(info));
+    }
+    store.register(&registrations)?;
+    drop(locks);
+    prepared.scratch.remove()?;
+    Ok(outcome)
+}
+
+fn keep_or_remove(
+    mut outcome: BuildOutcome,
+    prepared: Prepared,
+    request: &BuildRequest,
+) -> Result<BuildOutcome, BuildError> {
+    if request.keep_failed {
+        outcome.kept = Some(prepared.scratch.keep()?);
+    } else {
+        prepared.scratch.remove()?;
+    }
+    Ok(outcome)
+}
+
+fn report(info: &PathInfo, store: &Store) -> OutputReport {
+    OutputReport {
+        path: info.path.clone(),
+        real_path: store.real_path(&info.path),
+        nar_hash: info.nar_hash,
+        nar_size: info.nar_size,
+        references: info.references.clone(),
+        ca: info.content_address.clone(),
+    }
+}
+
+fn ran_outcome(
+    loaded: &Loaded,
+    prepared: &Prepared,
+    ran: &Ran,
+    status: Status,
+    message: String,
+    clock: &Clock,
+) -> BuildOutcome {
+    let mut outcome = outcome(loaded, status, message, clock);
+    let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    outcome.isolation = Some(ran.report.enforced.clone());
+    outcome.network = Some(prepared.plan.network.clone());
+    outcome.profile = Some(prepared.plan.profile.clone());
+    outcome.impure_variables = prepared.plan.impure_variables.clone();
+    outcome.log_file = Some(ran.log_file.clone());
+    outcome.cpu_user = Some(micros(ran.report.cpu_user));
+    outcome.cpu_system = Some(micros(ran.report.cpu_system));
+    outcome.notes = prepared.plan.notes.clone();
+    outcome
+}
+
+pub(crate) fn outcome(loaded: &Loaded, status: Status, error_msg: String, clock: &Clock) -> BuildOutcome {
+    BuildOutcome {
+        version: 1,
+        success: matches!(status, Status::Built | Status::AlreadyValid | Status::Substituted),
+        status,
+        error_msg,
+        drv_path: loaded.path.clone(),
+        outputs: BTreeMap::new(),
+        hash: None,
+        isolation: None,
+        network: None,
+        profile: None,
+        impure_variables: Vec::new(),
+        violations: Vec::new(),
+        references: Vec::new(),
+        dependencies: Vec::new(),
+        log_file: None,
+        kept: None,
+        start_time: clock.start,
+        stop_time: now(),
+        cpu_user: None,
+        cpu_system: None,
+        notes: loaded.notes.clone(),
+    }
+}
