@@ -181,7 +181,8 @@ fn a_drv_file_under_another_name_is_refused_with_a_hint() {
 
 #[test]
 fn what_is_neither_json_nor_a_drv_file_is_refused_with_what_was_expected() {
-    for text in ["", "derivation { }", "[1]", "Derive"] {
+    refused("", &["the file is empty", "hint: expected JSON"]);
+    for text in ["derivation { }", "[1]", "Derive"] {
         refused(text, &["derivation does not start with 'Derive'"]);
     }
     refused(
@@ -255,4 +256,65 @@ fn other_path(path: &StorePath) -> StorePath {
     let base_name = path.base_name();
     let first = if base_name.starts_with('1') { "0" } else { "1" };
     StorePath::from_base_name(&format!("{first}{}", &base_name[1..])).expect("a path")
+}
+
+#[test]
+fn places_within_characters_do_not_trip_the_message() {
+    let lab = Lab::new();
+    for text in [
+        b"\xef\xbb\xbf{\"name\": \"x\"}".to_vec(),
+        "é".into(),
+        b"{\"name\":\"\xff\"}".to_vec(),
+        "{\"é\":é}".into(),
+        "Derive([(\"out\",\"\",\"\",\"\")\"é".into(),
+        b"".to_vec(),
+        b" \n".to_vec(),
+    ] {
+        lab.write("input", &text);
+        let (code, result) = lab.build_json(&["input"]);
+        assert_eq!((code, &result["status"]), (100, &serde_json::json!("InputRejected")), "{text:?}: {result:#}");
+        assert_eq!(result["outputs"], serde_json::json!({}), "the fields of a result are there");
+    }
+}
+
+/// No damage to a good file makes the program panic (which would end in 101, "timed out").
+#[test]
+fn damaged_files_are_refused_or_understood_and_never_a_crash() {
+    let lab = Lab::new();
+    let good = r#"{"name": "é-x", "src": ["./ä b"], "buildPhase": ["α", "β"], "outputHash": "", "env": {"ü": "✓"}}"#;
+    let mut state = 12345u64;
+    for round in 0..150 {
+        let mut text = good.as_bytes().to_vec();
+        for _ in 0..1 + round % 3 {
+            // A fixed sequence (Knuth's MMIX generator), so that a failure can be repeated.
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let at = (state >> 33) as usize % text.len();
+            match state >> 61 {
+                0..3 => drop(text.remove(at)),
+                3..6 => text[at] = (state >> 20) as u8,
+                _ => text.insert(at, (state >> 12) as u8),
+            }
+        }
+        lab.write("input", &text);
+        let run = lab.fodder(&["show", "input"]);
+        assert!([0, 100].contains(&run.code), "{text:?}: {run:?}");
+    }
+}
+
+#[test]
+fn what_a_file_says_cannot_move_the_cursor() {
+    let lab = Lab::new();
+    for text in [
+        r#"{"name": "x", "src": "\u001b[2Jx"}"#,
+        r#"{"name": "x", "fodder": {"profile": "\u001b[2Jx"}}"#,
+        r#"{"name": "x", "system": "\u001b[2Jx", "buildPhase": ""}"#,
+        r#"{"name": "x", "requiredSystemFeatures": ["\u001b[2Jx"], "buildPhase": ""}"#,
+    ] {
+        lab.write("input", text);
+        for run in [lab.fodder(&["explain", "input"]), lab.build(&["input"])] {
+            assert_eq!(run.code, 100, "{text}: {run:?}");
+            assert!(!run.stderr.contains('\u{1b}'), "{text}: {run:?}");
+            assert!(run.stderr.contains("\\u{1b}"), "{text}: {run:?}");
+        }
+    }
 }

@@ -129,3 +129,32 @@ fn after_a_failure_the_rest_is_built_only_with_keep_going() {
     assert!(!first.contains(&"late.drv Built".to_owned()), "{first:?}");
     assert!(first.contains(&"bad.drv PermanentFailure".to_owned()), "{first:?}");
 }
+
+#[test]
+fn a_dependency_that_is_wrong_is_refused_in_its_own_words() {
+    let lab = Lab::new();
+    let mut chain = Chain::default();
+    let odd = Recipe::new("odd", "echo > $out").env("exportReferencesGraph", "odd");
+    let (odd, _) = chain.add(odd, &[]);
+    let (middle, _) = chain.add(Recipe::new("middle", "echo > $out"), &[("a", &odd)]);
+    chain.add(Recipe::new("root", "echo > $out"), &[("a", &middle)]);
+    let (code, result) = chain.build(&lab, &[]);
+    assert_eq!(code, 100, "{result:#}");
+    assert!(result["errorMsg"].as_str().expect("words").contains("1 dependency failed"), "{result:#}");
+    let words = result["dependencies"][0]["errorMsg"].as_str().expect("words");
+    assert!(words.contains("odd number of tokens in 'exportReferencesGraph'"), "{words}");
+}
+
+#[test]
+fn a_dependency_that_was_changed_after_it_was_printed_is_not_built_under_its_old_name() {
+    let lab = Lab::new();
+    let mut chain = Chain::default();
+    let (fixed, _) = chain.add(Recipe::new("fixed", "echo hi > $out").fixed_to("hi\n"), &[]);
+    chain.add(Recipe::new("root", "cat $a > $out"), &[("a", &fixed)]);
+    let text = json::write_set(&chain.set).replace("echo hi > $out", "printf 'hi\\\\n' > $out");
+    lab.write("changed.json", text);
+    let (code, result) = lab.build_json(&["changed.json"]);
+    assert_eq!(code, 100, "{result:#}");
+    let words = result["dependencies"][0]["errorMsg"].as_str().expect("words");
+    assert!(words.contains("it was changed since"), "{words}");
+}

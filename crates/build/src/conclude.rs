@@ -33,7 +33,7 @@ pub(crate) fn already_valid(loaded: &Loaded, store: &Store, clock: &Clock) -> Re
 pub(crate) fn refused(loaded: &Loaded, refused: Refused, clock: &Clock) -> BuildOutcome {
     let status = match &refused {
         Refused::MissingDependency { .. } | Refused::MissingDerivation(_) => Status::DependencyFailed,
-        Refused::MissingSource(_) | Refused::Plan(_) => Status::InputRejected,
+        Refused::MissingSource(_) | Refused::Plan(_) | Refused::Input(_) => Status::InputRejected,
     };
     let message = format!("Cannot build '{}'.\nReason: {refused}", loaded.path);
     outcome(loaded, status, message, clock)

@@ -8,8 +8,16 @@ use crate::{
     error::BuildError,
     load::Loaded,
     outcome::{BuildOutcome, Event, Status},
+    prepare::Refused,
 };
-use fodder_model::{derivation::Derivation, options, store_path::StorePath};
+use fodder_model::{
+    derivation::{
+        Derivation,
+        paths::{Modulo, derivation_path},
+    },
+    options::{self, Options},
+    store_path::StorePath,
+};
 use fodder_sandbox::Sandbox;
 use fodder_store::Store;
 use std::{
@@ -46,11 +54,14 @@ pub fn build_with_dependencies(
 struct Pending {
     loaded: Loaded,
     waits_for: BTreeSet<StorePath>,
+    /// Why it is not built at all.
+    refused: Option<Refused>,
 }
 
 /// Everything below the root that must be built, with what it waits for. Keys are the paths that dependents use.
 fn missing(root: &Loaded, store: &Store, request: &BuildRequest) -> Result<BTreeMap<StorePath, Pending>, BuildError> {
     let mut found: BTreeMap<StorePath, Pending> = BTreeMap::new();
+    let mut modulo = Modulo::new(&root.set);
     let wants_build = request.rebuild || !all_valid(&root.derivation, None, store)?;
     let mut open: Vec<StorePath> =
         if wants_build { needed(&root.derivation, root, store)?.into_iter().collect() } else { Vec::new() };
@@ -61,7 +72,10 @@ fn missing(root: &Loaded, store: &Store, request: &BuildRequest) -> Result<BTree
         let Some(derivation) = root.set.get(&path) else { continue };
         let waits_for = needed(derivation, root, store)?;
         open.extend(waits_for.iter().cloned());
-        let Ok(options) = options::read(derivation) else { continue };
+        let (options, refused) = match accept(&path, derivation, &mut modulo) {
+            Ok(options) => (options, None),
+            Err(message) => (Options::default(), Some(Refused::Input(message))),
+        };
         let loaded = Loaded {
             derivation: derivation.clone(),
             path: path.clone(),
@@ -73,9 +87,21 @@ fn missing(root: &Loaded, store: &Store, request: &BuildRequest) -> Result<BTree
             sources: Vec::new(),
             notes: Vec::new(),
         };
-        found.insert(path, Pending { loaded, waits_for });
+        found.insert(path, Pending { loaded, waits_for, refused });
     }
     Ok(found)
+}
+
+/// What the root was checked for when it was loaded.
+fn accept(path: &StorePath, derivation: &Derivation, modulo: &mut Modulo<'_>) -> Result<Options, String> {
+    modulo.check(derivation).map_err(|error| error.to_string())?;
+    let actual = derivation_path(derivation).map_err(|error| error.to_string())?;
+    if actual != *path {
+        return Err(format!(
+            "the file calls this derivation '{path}', but it was changed since and is now '{actual}'; print the file again"
+        ));
+    }
+    options::read(derivation).map_err(|error| error.to_string())
 }
 
 /// Input derivations with an output that is used and not valid. One that is nowhere is left out here: preparing the dependent
@@ -178,10 +204,13 @@ fn work(
         };
         shared.running += 1;
         drop(shared);
-        let result = build(&job.loaded, store, sandbox, request, &mut |event| {
-            // The receiver is gone only when everything is.
-            let _ = events.send((path.clone(), event));
-        });
+        let result = match job.refused {
+            Some(refused) => Ok(conclude::refused(&job.loaded, refused, &Clock::start())),
+            None => build(&job.loaded, store, sandbox, request, &mut |event| {
+                // The receiver is gone only when everything is.
+                let _ = events.send((path.clone(), event));
+            }),
+        };
         let mut shared = lock(state);
         shared.running -= 1;
         match result {

@@ -131,7 +131,14 @@ pub fn load(
 ) -> Result<Loaded, LoadError> {
     let text = read(file)?;
     let at = |error: InputError| LoadError::Input { path: file.to_owned(), text: text.clone(), error: Box::new(error) };
+    if text.starts_with(b"\xef\xbb\xbf") {
+        return Err(at(whole("the file begins with a byte order mark, which is no part of JSON")
+            .with_hint("save it as UTF-8 without one")));
+    }
     let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first.is_none() {
+        return Err(at(whole("the file is empty").with_hint("expected JSON, or the text of a .drv file")));
+    }
     if first != Some(&b'{') {
         let derivation = aterm::parse(&aterm_name(file), &text).map_err(|error| match first {
             Some(b'D') => at(error),
@@ -181,6 +188,11 @@ fn read(file: &Path) -> Result<Vec<u8>, LoadError> {
         return Err(at(std::io::Error::other(format!("it is larger than {INPUT_SIZE_LIMIT} bytes"))));
     }
     Ok(text)
+}
+
+/// An error at the beginning of a file.
+fn whole(message: &str) -> InputError {
+    InputError { span: 0..0, path: String::new(), message: message.to_owned(), hint: None }
 }
 
 /// The name of a derivation is that of its store path; a file elsewhere is taken to be called like it.

@@ -57,6 +57,9 @@ pub enum Refused {
         /// Where that would be.
         path: StorePath,
     },
+    /// The derivation itself is wrong.
+    #[error("{0}")]
+    Input(String),
     /// An input derivation that is nowhere.
     #[error("its input derivation '{0}' is neither in the file nor in the store")]
     MissingDerivation(StorePath),
@@ -67,7 +70,11 @@ pub(crate) fn add_sources(loaded: &Loaded, store: &Store, time: i64) -> Result<(
     for source in &loaded.sources {
         store.add_temporary_roots([&source.path])?;
         if !store.is_valid(&source.path)? {
-            store.add_source(&source.name, &source.file, time)?;
+            let added = store.add_source(&source.name, &source.file, time)?;
+            if added.path != source.path {
+                let changed = std::io::Error::other("it changed while it was read");
+                return Err(BuildError::Read { path: source.file.clone(), source: changed });
+            }
         }
     }
     let setup = short_form::setup_script_path();

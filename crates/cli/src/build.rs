@@ -92,15 +92,22 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
 pub(crate) fn build(arguments: &BuildArguments) -> Result<u8, Failure> {
     match try_build(arguments) {
         Err(failure) if arguments.json => {
-            let status = if failure.code() == 100 { Status::InputRejected } else { Status::MiscFailure };
-            let object = serde_json::json!({
-                "version": 1, "success": false, "status": status, "errorMsg": failure.message(),
-            });
-            print_line(&object.to_string());
+            print_failure(&failure);
             Err(failure)
         }
         result => result,
     }
+}
+
+/// The JSON of a run that had no outcome: the fields of one, as far as there is something to say.
+pub(crate) fn print_failure(failure: &Failure) {
+    let status = if failure.code() == 100 { Status::InputRejected } else { Status::MiscFailure };
+    let object = serde_json::json!({
+        "version": 1, "success": false, "status": status, "errorMsg": failure.message(), "drvPath": null, "outputs": {},
+        "hash": null, "isolation": null, "network": null, "logFile": null, "startTime": null, "stopTime": null,
+        "cpuUser": null, "cpuSystem": null,
+    });
+    print_line(&object.to_string());
 }
 
 fn try_build(arguments: &BuildArguments) -> Result<u8, Failure> {

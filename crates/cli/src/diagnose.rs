@@ -17,13 +17,21 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    pub(crate) fn new(text: impl Into<String>, code: u8) -> Self {
-        Failure { text: text.into(), hint: None, code }
+    /// A failure in these words, of which some may be somebody else's.
+    pub(crate) fn new(text: impl AsRef<str>, code: u8) -> Self {
+        Failure { text: harmless_lines(text.as_ref()), hint: None, code }
     }
 
-    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+    pub(crate) fn with_hint(mut self, hint: impl AsRef<str>) -> Self {
+        self.hint = Some(harmless_lines(hint.as_ref()));
         self
+    }
+
+    fn with_hint_of(self, error: &InputError) -> Self {
+        match &error.hint {
+            Some(hint) => self.with_hint(hint),
+            None => self,
+        }
     }
 
     pub(crate) fn output(error: &std::io::Error) -> Self {
@@ -82,21 +90,31 @@ fn input(path: &Path, text: &[u8], error: &InputError) -> Failure {
     let line_end = text[line_start..].iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| line_start + end);
     let source = String::from_utf8_lossy(&text[line_start..line_end]).into_owned();
     if source.len() > SHOWN_LINE_LIMIT || source.is_empty() || source.chars().any(|c| c.is_control() && c != '\t') {
-        let mut failure = Failure::new(format!("error: {title}\n --> {shown_path}"), 100);
-        failure.hint = error.hint.clone();
-        return failure;
+        return Failure::new(format!("error: {title}\n --> {shown_path}"), 100).with_hint_of(error);
     }
-    let start = error.span.start.saturating_sub(line_start).min(source.len());
-    let end = error.span.end.saturating_sub(line_start).clamp(start, source.len());
+    // Spans count bytes of the file; the shown line is what is left of it as text, and a span may end within a character.
+    let in_line = |offset: usize| {
+        let end = offset.clamp(line_start, line_end);
+        let mut position = String::from_utf8_lossy(&text[line_start..end]).len().min(source.len());
+        while !source.is_char_boundary(position) {
+            position -= 1;
+        }
+        position
+    };
+    let start = in_line(error.span.start);
+    let end = in_line(error.span.end).max(start);
     let snippet = Snippet::source(source.as_str())
         .line_start(line)
         .path(path.display().to_string())
         .annotation(AnnotationKind::Primary.span(start..end));
     let report = [Group::with_title(Level::ERROR.primary_title(title.as_str())).element(snippet)];
     let renderer = if is_terminal() { Renderer::styled() } else { Renderer::plain() };
-    let mut failure = Failure::new(renderer.render(&report).to_string(), 100);
-    failure.hint = error.hint.clone();
-    failure
+    // The parts are harmless; what is rendered has colours of our own.
+    Failure { text: renderer.render(&report).to_string(), hint: None, code: 100 }.with_hint_of(error)
+}
+
+fn harmless_lines(text: &str) -> String {
+    text.lines().map(|line| harmless(line.as_bytes())).collect::<Vec<_>>().join("\n")
 }
 
 impl From<BuildError> for Failure {

@@ -4,7 +4,7 @@ use crate::{
     arguments::ExplainArguments,
     build::{load, request, store_root},
     diagnose::Failure,
-    words::{harmless, print_line, print_note},
+    words::{harmless, print_line},
 };
 use fodder_model::{
     bytes::ByteString,
@@ -27,10 +27,8 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> Result<u8, Failure> {
     let loaded = load(input, store.as_ref())?;
     match fodder_build::prepare_to_explain(&loaded, store.as_ref(), &root, &request)? {
         Err(refused) => {
-            print_note(
-                &format!("error: Cannot build '{}'.\nReason: {refused}", loaded.path).replace('\n', "\n       "),
-            );
-            Ok(100)
+            let words = format!("Cannot build '{}'.\nReason: {refused}", loaded.path);
+            Err(Failure::new(format!("error: {}", words.replace('\n', "\n       ")), 100))
         }
         Ok(plan) if *json => {
             print_line(&serde_json::to_string(&plan).map_err(|error| Failure::output(&error.into()))?);

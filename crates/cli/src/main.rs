@@ -17,9 +17,18 @@ fn main() -> ExitCode {
     // First of all: the sandbox helper is this same program and must find a process with one thread and nothing set up.
     fodder_sandbox::dispatch_helper_with(fodder_build::builtin::INTERNAL_PROGRAMS);
     let arguments = Arguments::parse();
-    match run(arguments) {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => ExitCode::from(failure.print()),
+    let wants_json = matches!(&arguments.verb, Verb::Build(arguments) if arguments.json);
+    match std::panic::catch_unwind(|| run(arguments)) {
+        Ok(Ok(code)) => ExitCode::from(code),
+        Ok(Err(failure)) => ExitCode::from(failure.print()),
+        // A panic's own exit code is 101, which means "timed out" here.
+        Err(_) => {
+            let failure = diagnose::Failure::new("error: this is a mistake in fodder, not in your input", 1);
+            if wants_json {
+                build::print_failure(&failure);
+            }
+            ExitCode::from(failure.with_hint("please report it, with the words above and the file").print())
+        }
     }
 }
 

@@ -145,7 +145,17 @@ fn settings(node: &Node) -> Result<Option<String>, InputError> {
     let mut profile = None;
     for member in node.object()? {
         match member.key.as_str() {
-            "profile" => profile = Some(member.node.string()?.to_owned()),
+            "profile" => {
+                let name = member.node.string()?;
+                if !crate::profile::NAMES.contains(&name) {
+                    let known = crate::profile::NAMES.join("' or '");
+                    return Err(member
+                        .node
+                        .error(format!("unknown profile '{name}'"))
+                        .with_hint(format!("write '{known}'; a file is named with --profile FILE")));
+                }
+                profile = Some(name.to_owned());
+            }
             key => {
                 let error = member.node.error(format!("unknown setting '{key}'"));
                 return Err(match nearest(key, ["profile"]) {
@@ -177,6 +187,11 @@ impl ShortForm {
                 serde_json::Value::from(lines.join("\n") + "\n")
             }
             (AttributeKind::Script, _) => node.string()?.into(),
+            // One source may have spaces in its path; in a list, a path with spaces is an element of an array.
+            (AttributeKind::Source, Value::String(path)) if key == "src" => {
+                self.source((path, node))?;
+                node.to_serde()
+            }
             (AttributeKind::Source, _) => {
                 for path in self.entries(node)? {
                     self.source(path)?;
@@ -234,9 +249,9 @@ impl ShortForm {
                 .with_hint("download it in a derivation with an 'outputHash', and use its output as 'src'"));
         }
         if !(is_relative_path(path) || path.starts_with('/')) {
-            return Err(node
-                .error(format!("'{path}' is not a path"))
-                .with_hint(format!("write './{path}' for a file next to this one")));
+            return Err(node.error(format!("'{path}' is not a path")).with_hint(format!(
+                "write './{path}' for a file next to this one; paths with spaces go into an array"
+            )));
         }
         self.sources.push(SourceFile { path: path.to_owned(), span: node.span.clone(), json_path: node.path.clone() });
         Ok(())

@@ -101,6 +101,42 @@ impl<'a> Modulo<'a> {
             .map(Some)
     }
 
+    /// Checks that the output paths in a derivation, and the variables that carry them, follow from it; then nothing in a
+    /// derivation can point an output elsewhere.
+    pub fn check(&mut self, derivation: &Derivation) -> Result<(), PathsError> {
+        let expected: BTreeMap<String, StorePath> = match derivation.outputs.values().next() {
+            Some(Output::InputAddressed { .. }) => {
+                let computed = self.output_paths(derivation)?.unwrap_or_default();
+                for (name, output) in &derivation.outputs {
+                    if let (Output::InputAddressed { path }, Some(expected)) = (output, computed.get(name))
+                        && path != expected
+                    {
+                        return Err(PathsError::OtherOutput { given: path.clone(), expected: expected.clone() });
+                    }
+                }
+                computed
+            }
+            Some(Output::Fixed { content }) => {
+                [("out".to_owned(), content.store_path(&derivation.output_path_name("out"))?)].into()
+            }
+            Some(Output::Floating { .. } | Output::Deferred | Output::Impure { .. }) | None => BTreeMap::new(),
+        };
+        for (name, path) in &expected {
+            match derivation.environment.get(&ByteString::from(name.as_str())) {
+                Some(given) if given == path.to_string().as_str() => {}
+                Some(given) => {
+                    return Err(PathsError::OtherVariable {
+                        name: name.clone(),
+                        given: given.clone(),
+                        expected: path.clone(),
+                    });
+                }
+                None => return Err(PathsError::MissingVariable { name: name.clone(), expected: path.clone() }),
+            }
+        }
+        Ok(())
+    }
+
     /// Computes the hashes of all inputs, deepest first, without recursion: chains of derivations can be long.
     fn prepare(&mut self, derivation: &Derivation) -> Result<(), PathsError> {
         let mut open: BTreeSet<StorePath> = BTreeSet::new();
@@ -164,40 +200,9 @@ impl<'a> Modulo<'a> {
     }
 }
 
-/// Checks that the output paths in a derivation, and the variables that carry them, follow from it; then nothing in a
-/// derivation can point an output elsewhere.
+/// [`Modulo::check`] for one derivation.
 pub fn check(derivation: &Derivation, set: &DerivationSet) -> Result<(), PathsError> {
-    let expected: BTreeMap<String, StorePath> = match derivation.outputs.values().next() {
-        Some(Output::InputAddressed { .. }) => {
-            let computed = Modulo::new(set).output_paths(derivation)?.unwrap_or_default();
-            for (name, output) in &derivation.outputs {
-                if let (Output::InputAddressed { path }, Some(expected)) = (output, computed.get(name))
-                    && path != expected
-                {
-                    return Err(PathsError::OtherOutput { given: path.clone(), expected: expected.clone() });
-                }
-            }
-            computed
-        }
-        Some(Output::Fixed { content }) => {
-            [("out".to_owned(), content.store_path(&derivation.output_path_name("out"))?)].into()
-        }
-        Some(Output::Floating { .. } | Output::Deferred | Output::Impure { .. }) | None => BTreeMap::new(),
-    };
-    for (name, path) in &expected {
-        match derivation.environment.get(&ByteString::from(name.as_str())) {
-            Some(given) if given == path.to_string().as_str() => {}
-            Some(given) => {
-                return Err(PathsError::OtherVariable {
-                    name: name.clone(),
-                    given: given.clone(),
-                    expected: path.clone(),
-                });
-            }
-            None => return Err(PathsError::MissingVariable { name: name.clone(), expected: path.clone() }),
-        }
-    }
-    Ok(())
+    Modulo::new(set).check(derivation)
 }
 
 /// Fills in what `nix derivation add` fills in: paths of outputs that were given as deferred although their inputs have

@@ -180,14 +180,19 @@ fn coerce(value: &Value) -> Option<String> {
     })
 }
 
-/// Puts store paths in the place of sources: in an array, and among the words of a string.
+/// Puts store paths in the place of sources: the whole of a string or of an array's element, whatever is in it, else the words of
+/// a string.
 fn with_sources(value: &Value, sources: &BTreeMap<String, StorePath>) -> Value {
+    let whole =
+        |value: &Value| value.as_str().and_then(|text| sources.get(text)).map(|path| Value::from(path.to_string()));
     match value {
-        Value::String(text) => {
+        Value::String(text) => whole(value).unwrap_or_else(|| {
             let word = |word: &str| sources.get(word).map_or_else(|| word.to_owned(), ToString::to_string);
             text.split_ascii_whitespace().map(word).collect::<Vec<_>>().join(" ").into()
+        }),
+        Value::Array(elements) => {
+            elements.iter().map(|element| whole(element).unwrap_or_else(|| element.clone())).collect()
         }
-        Value::Array(elements) => elements.iter().map(|element| with_sources(element, sources)).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.clone(),
     }
 }

@@ -102,6 +102,23 @@ fn an_own_builder_gets_what_it_asks_for_and_nothing_more() {
 }
 
 #[test]
+fn sources_may_have_spaces_in_their_paths() {
+    let sources = [("./my dir/a".to_owned(), source())].into();
+    for value in [
+        json!({"name": "x", "src": "./my dir/a"}),
+        json!({"name": "x", "src": ["./my dir/a"]}),
+        json!({"name": "x", "srcs": ["./my dir/a"]}),
+    ] {
+        let form = read(&parse(value.to_string().as_bytes()).unwrap()).unwrap();
+        assert_eq!(form.sources[0].path, "./my dir/a", "{value}");
+        let derivation = desugar(&form, &sources, &setup(), "x86_64-linux").unwrap();
+        assert!(derivation.input_sources.contains(&source()), "{value}");
+        let given = variable(&derivation, "src").or(variable(&derivation, "srcs"));
+        assert_eq!(given, Some(source().to_string()), "{value}");
+    }
+}
+
+#[test]
 fn store_paths_in_attributes_are_inputs() {
     let dependency = "/nix/store/k6acb82mmxnvhglc719q86vxnamq9rcl-dep.txt";
     let derivation =
