@@ -158,3 +158,17 @@ fn a_dependency_that_was_changed_after_it_was_printed_is_not_built_under_its_old
     let words = result["dependencies"][0]["errorMsg"].as_str().expect("words");
     assert!(words.contains("it was changed since"), "{words}");
 }
+
+#[test]
+fn explain_plans_with_what_would_be_built_first() {
+    let lab = Lab::new();
+    let mut chain = Chain::default();
+    let (first, first_out) = chain.add(Recipe::new("first", "echo first > $out"), &[]);
+    chain.add(Recipe::new("second", "cat $a > $out"), &[("a", &first)]);
+    lab.write("chain.json", json::write_set(&chain.set));
+    let store = lab.store();
+    let run = lab.fodder(&["explain", "--store", store.to_str().expect("UTF-8"), "chain.json"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(run.stdout.contains(&format!("'{first_out}' is not there yet and would be built first")), "{}", run.stdout);
+    assert!(!store.exists(), "explain writes nothing");
+}

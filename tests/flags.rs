@@ -168,3 +168,19 @@ fn the_default_store_follows_the_data_directory_of_the_user() {
     assert_eq!(run.code, 1);
     assert!(run.stderr.contains("hint: name it with --store DIR"), "{}", run.stderr);
 }
+
+#[test]
+fn places_of_the_sandbox_s_own_cannot_be_taken_by_an_extra_path() {
+    let lab = Lab::new();
+    let file = Recipe::new("x", "echo > $out").write(&lab);
+    for target in ["/", "//", "/.", "/=/tmp", "/nix/store", "/etc/", "/proc", "/./build", "relative", "/a/../b"] {
+        let run = lab.build(&["--extra-sandbox-paths", target, file.to_str().expect("UTF-8")]);
+        assert_eq!(run.code, 2, "{target}: {run:?}");
+    }
+    let data = lab.write("data", "shown");
+    let recipe = Recipe::new("reads", "cat /data/x/y > $out");
+    let target = format!("//data/./x//y={}", data.display());
+    let run = lab.make(&recipe, &["--extra-sandbox-paths", &target]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(std::fs::read_to_string(lab.real(&recipe.out())).expect("the output"), "shown");
+}

@@ -130,7 +130,7 @@ pub fn prepare(
     store: &Store,
     request: &BuildRequest,
 ) -> Result<Result<Prepared, Refused>, BuildError> {
-    let inputs = match inputs(loaded, store, &BTreeMap::new())? {
+    let inputs = match inputs(loaded, Some(store), &BTreeMap::new())? {
         Ok(inputs) => inputs,
         Err(refused) => return Ok(Err(refused)),
     };
@@ -177,11 +177,20 @@ pub fn prepare_to_explain(
         add(&source.path, shape(&source.file)?);
     }
     add(&short_form::setup_script_path(), InputShape::Mountable(BindKind::File));
-    let inputs = match store {
-        Some(store) => inputs(loaded, store, &planned)?,
-        None => missing_or(loaded, planned),
-    };
-    let inputs = match inputs {
+    // What would be built first counts as if it were; what it will be is not known yet, and most outputs are directories.
+    let mut notes = Vec::new();
+    for (path, outputs) in &loaded.derivation.input_derivations {
+        let known = loaded.set.get(path).map(fodder_model::derivation::Derivation::known_output_paths);
+        for output in known.into_iter().flatten().filter(|(name, _)| outputs.contains(*name)) {
+            if let (_, Some(output_path)) = output
+                && !is_valid(store, &output_path)?
+            {
+                add(&output_path, InputShape::Mountable(BindKind::Directory));
+                notes.push(format!("'{output_path}' is not there yet and would be built first"));
+            }
+        }
+    }
+    let inputs = match inputs(loaded, store, &planned)? {
         Ok(inputs) => inputs,
         Err(refused) => return Ok(Err(refused)),
     };
@@ -192,20 +201,19 @@ pub fn prepare_to_explain(
     } else {
         host::own_identity()
     };
-    plan_with(loaded, &inputs, request, identity, None, &scratch_paths(&scratch))
+    let plan = plan_with(loaded, &inputs, request, identity, None, &scratch_paths(&scratch))?;
+    Ok(plan.map(|mut plan| {
+        plan.notes.extend(notes);
+        plan
+    }))
 }
 
-fn missing_or(loaded: &Loaded, mut planned: BTreeMap<StorePath, Input>) -> Result<BTreeMap<StorePath, Input>, Refused> {
-    if let Some((derivation, _)) = loaded.derivation.input_derivations.iter().next() {
-        return Err(Refused::MissingDerivation(derivation.clone()));
-    }
-    match loaded.derivation.input_sources.iter().find(|path| !planned.contains_key(*path)) {
-        Some(missing) => Err(Refused::MissingSource(missing.clone())),
-        None => {
-            planned.retain(|path, _| loaded.derivation.input_sources.contains(path));
-            Ok(planned)
-        }
-    }
+/// Whether a path is valid; nothing is, where there is no store.
+fn is_valid(store: Option<&Store>, path: &StorePath) -> Result<bool, BuildError> {
+    Ok(match store {
+        Some(store) => store.is_valid(path)?,
+        None => false,
+    })
 }
 
 fn scratch_paths(scratch: &Path) -> ScratchPaths {
@@ -280,13 +288,13 @@ fn profile_of(loaded: &Loaded, request: &BuildRequest) -> Result<Profile, BuildE
 /// The closure of the inputs. `planned` stands in for paths that are not in the store yet.
 fn inputs(
     loaded: &Loaded,
-    store: &Store,
+    store: Option<&Store>,
     planned: &BTreeMap<StorePath, Input>,
 ) -> Result<Result<BTreeMap<StorePath, Input>, Refused>, BuildError> {
     let mut wanted: BTreeSet<StorePath> = BTreeSet::new();
     let mut inputs = BTreeMap::new();
     for source in &loaded.derivation.input_sources {
-        if store.is_valid(source)? {
+        if is_valid(store, source)? {
             wanted.insert(source.clone());
         } else if let Some(input) = planned.get(source) {
             inputs.insert(source.clone(), input.clone());
@@ -301,7 +309,11 @@ fn inputs(
         let known = derivation.known_output_paths();
         for output in outputs {
             match known.get(output.as_str()) {
-                Some(Some(output_path)) if store.is_valid(output_path)? => drop(wanted.insert(output_path.clone())),
+                Some(Some(output_path)) if is_valid(store, output_path)? => drop(wanted.insert(output_path.clone())),
+                Some(Some(output_path)) if planned.contains_key(output_path) => {
+                    inputs
+                        .extend(planned.get_key_value(output_path).map(|(path, input)| (path.clone(), input.clone())));
+                }
                 Some(Some(output_path)) => {
                     return Ok(Err(Refused::MissingDependency {
                         derivation: path.clone(),
@@ -313,8 +325,10 @@ fn inputs(
             }
         }
     }
-    for (path, info) in store.closure(&wanted)? {
-        inputs.insert(path, input(&info, &store.real_path(&info.path))?);
+    if let Some(store) = store {
+        for (path, info) in store.closure(&wanted)? {
+            inputs.insert(path, input(&info, &store.real_path(&info.path))?);
+        }
     }
     Ok(Ok(inputs))
 }

@@ -201,12 +201,12 @@ pub const ATTRIBUTES: &[Attribute] = &[
     row("exportReferencesGraph", Any, Environment, "Closures to be listed in files."),
     row("builder", Text, Builder, "Program to run instead of the phases; then `args` are its arguments."),
     row("args", List, Builder, "Arguments of `builder`."),
-    row("requiredSystemFeatures", List, Builder, "Features that the machine must have, such as `kvm`."),
+    row("requiredSystemFeatures", List, Builder, "Features that the machine must have, such as `big-parallel`."),
     row("preferLocalBuild", Switch, Builder, "Accepted; every build is local."),
     row("allowSubstitutes", Switch, Builder, "Accepted; see Nix."),
     row("__noChroot", Switch, Builder, "Refused: there is no build without a sandbox."),
-    row("__contentAddressed", Switch, Builder, "Asks for a path that follows from the contents."),
-    row("__impure", Switch, Builder, "Asks for a build with the network and without a hash."),
+    row("__contentAddressed", Switch, Builder, "Refused for now: a path that follows from the contents."),
+    row("__impure", Switch, Builder, "Refused for now: a build with the network and without a hash."),
     row("fodder", Object, Fodder, "Settings of this program: `profile`."),
 ];
 

@@ -88,6 +88,9 @@ pub struct Settings {
     pub extra_paths: Vec<ExtraPath>,
 }
 
+/// Places inside that nothing of the host's may take.
+const RESERVED_TARGETS: [&str; 9] = ["", "/build", "/dev", "/etc", "/fodder", "/nix", "/nix/store", "/proc", "/tmp"];
+
 /// A path of the host's that the person wants in the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtraPath {
@@ -112,7 +115,12 @@ impl ExtraPath {
                 return Err(format!("'{path}' is not an absolute path without '..'; write TARGET or TARGET=SOURCE"));
             }
         }
-        Ok(ExtraPath { target: target.trim_end_matches('/').to_owned(), source: source.into(), optional })
+        let clean: String =
+            target.split('/').filter(|part| !part.is_empty() && *part != ".").map(|part| format!("/{part}")).collect();
+        if RESERVED_TARGETS.contains(&clean.as_str()) {
+            return Err(format!("'{target}' is the sandbox's own; name something below it, or another place"));
+        }
+        Ok(ExtraPath { target: clean, source: source.into(), optional })
     }
 }
 

@@ -50,6 +50,7 @@ impl Store {
         match std::fs::read_link(&link) {
             Ok(old) if old.starts_with(self.objects().path()) || old.starts_with(STORE_DIRECTORY) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() != ErrorKind::InvalidInput => return Err(error).at("read the link", &link),
             Ok(_) | Err(_) => return Err(StoreError::LinkOccupied { path: link }),
         }
         let real = self.real_path(target);

@@ -356,9 +356,9 @@ setUpInputs() {
         for entry in "${entries[@]}"; do addInput "$list" "$entry"; done
     done
     if ((${#missingCommands[@]} > 0)); then
-        fail "the host has no command for: $(printf '%s, ' "${missingCommands[@]}" | sed 's/, $//')" \
-            "Names in nativeBuildInputs are looked up on the host's PATH ($PATH)." \
-            'Install them on the host, or give a store path or an absolute path instead of the name.'
+        fail "there is no command for: $(printf '%s, ' "${missingCommands[@]}" | sed 's/, $//')" \
+            "Names in nativeBuildInputs are looked up on your PATH, and in the system directories that the build sees." \
+            'Install them on this machine, or give a store path or an absolute path instead of the name.'
     fi
     ((${#uncheckedInputs[@]} == 0)) || echo "inputs taken from the host unchecked: ${uncheckedInputs[*]}"
     PATH="${inputBins:+$inputBins:}$PATH"
