@@ -672,8 +672,8 @@ named_commands_are_looked_up_before_any_phase() {
     build phases=p nativeBuildInputs='sed no-such-tool nodejs_99 postgresql.nothing' p='echo trace: never' PATH="$(path_without node)"
     status_is 1
     is trace "$(trace)" ''
-    log_has 'the host has no command for: no-such-tool, nodejs_99 (command node), postgresql.nothing (command nothing)' \
-        "looked up on the host's PATH" 'give a store path or an absolute path'
+    log_has 'there is no command for: no-such-tool, nodejs_99 (command node), postgresql.nothing (command nothing)' \
+        "looked up on your PATH" 'give a store path or an absolute path'
     log_lacks 'sed,' 'failed with exit status'
     mkdir here
     build phases=p nativeBuildInputs='sed coreutils findutils gnugrep cacert stdenv pkgs.gnused' p='echo trace: ran'
