@@ -15,12 +15,16 @@ fn program(path: &Path, text: &str) {
 
 /// Builds with `inputs` as `nativeBuildInputs` and the lab's `bin` first on the search path.
 fn build(lab: &Lab, inputs: &[&str], script: &str) -> Run {
+    build_at_home(lab, lab.path(), inputs, script)
+}
+
+fn build_at_home(lab: &Lab, home: &Path, inputs: &[&str], script: &str) -> Run {
     let form = json!({ "name": "tools", "nativeBuildInputs": inputs, "dontUnpack": true, "buildPhase": [script, "touch $out"] });
     lab.write("derivation.json", form.to_string());
     let path = std::env::var("PATH").expect("a search path");
     let mut command = lab.command(&["build", "--no-link", "--store"]);
     command.arg(lab.store()).arg("derivation.json");
-    command.env("PATH", format!("{}:{path}", lab.path().join("bin").display())).env("HOME", lab.path());
+    command.env("PATH", format!("{}:{path}", lab.path().join("bin").display())).env("HOME", home);
     lab.run(command)
 }
 
@@ -70,8 +74,47 @@ fn a_path_names_a_tool_and_a_missing_one_is_said_to_be_missing() {
     must_print(&build(&lab, &[tool.to_str().expect("UTF-8")], "greet"), "tools> greeted");
     let run = build(&lab, &["no-such-tool-anywhere"], "true");
     assert!(run.code == 100 && run.stderr.contains("no command for: no-such-tool-anywhere"), "{}", run.stderr);
+    let note = "'no-such-tool-anywhere' of nativeBuildInputs was not found on this machine's PATH";
+    assert!(run.stderr.contains(note), "{}", run.stderr);
     let run = build(&lab, &[], "no-such-tool-anywhere");
     assert!(run.stderr.contains("note: 'no-such-tool-anywhere' was not found inside;"), "{}", run.stderr);
+}
+
+/// Libraries and what the setup script makes itself are not missed.
+#[test]
+fn a_package_that_is_no_command_is_not_said_to_be_missing() {
+    let lab = Lab::new();
+    let run = build(&lab, &["cacert", "stdenv", "moreutils", "removeReferencesTo", "zlib.dev"], "true");
+    assert!(run.code == 0 && !run.stderr.contains("was not found on"), "{}", run.stderr);
+}
+
+/// A derivation may come from anybody: what a path in it leads to must not run outside the sandbox, nor while it is explained.
+#[test]
+fn a_path_to_a_proxy_is_not_run_outside() {
+    let lab = Lab::new();
+    let marker = lab.path().join("marker");
+    program(&lab.path().join("evil/rustup"), &format!("#!/bin/sh\n: >{}\necho /bin/sh\n", marker.display()));
+    symlink("rustup", lab.path().join("evil/x")).expect("link");
+    build(&lab, &[lab.path().join("evil/x").to_str().expect("UTF-8")], "true");
+    let run = lab.run(lab.command(&["explain", "derivation.json"]));
+    assert!(run.code == 0 && !marker.exists(), "{}", run.stderr);
+}
+
+#[test]
+fn a_home_behind_a_link_is_not_shown() {
+    let lab = Lab::new();
+    let local = lab.path().join("home/.local");
+    program(&local.join("bin/greet"), "#!/bin/sh\necho greeted\n");
+    std::fs::create_dir(local.join("lib")).expect("create a directory");
+    let secret = local.join("secret");
+    std::fs::write(&secret, "secret").expect("write");
+    symlink(local.join("bin"), lab.path().join("bin")).expect("link");
+    symlink("home", lab.path().join("link")).expect("link");
+    for home in ["home", "link"] {
+        // Another derivation each time.
+        let script = format!("greet; ! [ -e {} ]; : {home}", secret.display());
+        must_print(&build_at_home(&lab, &lab.path().join(home), &["greet"], &script), "tools> greeted");
+    }
 }
 
 /// The article's names of packages find what the machine has under another name.

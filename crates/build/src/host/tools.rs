@@ -2,48 +2,93 @@
 
 use fodder_model::{bytes::ByteString, host::ToolFacts, sandbox::BindKind, short_form::Tool};
 use std::{
-    collections::BTreeMap,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
-    path::{Path, PathBuf},
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, PermissionsExt},
+    },
+    path::{Component, Path, PathBuf},
     process::{Command, Stdio},
 };
 
-/// Directories that profiles with host tools show.
-const SHOWN: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store"];
+/// Directories that profiles with host tools show. The host's `/nix/store` is none of them: builds have one of their own.
+const SHOWN: [&str; 6] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"];
 
-/// Programs that stand for others and find them by their own state below the home directory.
-const PROXIES: [(&str, &[&str]); 2] = [("rustup", &["which"]), ("pyenv", &["which"])];
+/// Where builds look for tools of the machine, whatever the caller's own search path is.
+const SEARCH_PATH_INSIDE: [&str; 6] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/// Looks a tool up.
+/// Programs that stand for others and find them by their own state below the home directory. Each says with `which NAME` what
+/// it stands for.
+const PROXIES: [&str; 2] = ["rustup", "pyenv"];
+
+/// Directories in which each entry is somebody's home, also of those that `/etc/passwd` does not list.
+const PARENTS_OF_HOMES: [&str; 2] = ["/home", "/var/home"];
+
+/// Looks a tool up. `home` is the caller's, as the environment has it.
 pub(super) fn find(tool: &Tool, search_path: &ByteString, home: &Path) -> ToolFacts {
+    find_among(tool, search_path, || homes(home, &std::fs::read("/etc/passwd").unwrap_or_default()))
+}
+
+fn find_among(tool: &Tool, search_path: &ByteString, homes: impl FnOnce() -> BTreeSet<PathBuf>) -> ToolFacts {
     let found = match tool {
+        // Whoever wrote the derivation chose this path, so nothing that it leads to may run outside a sandbox.
         Tool::Path(path) => Some(PathBuf::from(path)).filter(|path| is_executable(path)),
-        Tool::Command(name) => search_path
-            .split(|byte| *byte == b':')
-            .filter(|directory| directory.starts_with(b"/"))
-            .map(|directory| Path::new(std::ffi::OsStr::from_bytes(directory)).join(name))
-            .find(|path| is_executable(path)),
+        Tool::Command(name) => on_search_path(name, search_path)
+            .map(|path| if is_shown(&path) { path } else { behind_proxy(&path, search_path).unwrap_or(path) })
+            .or_else(|| {
+                SEARCH_PATH_INSIDE
+                    .iter()
+                    .map(|directory| Path::new(directory).join(name))
+                    .find(|path| is_executable(path))
+            }),
     };
-    match found {
-        None => ToolFacts::Absent,
-        Some(path) if is_shown(&path) => ToolFacts::Shown { path: ByteString::from(path.as_path()) },
-        Some(path) => {
-            let path = behind_proxy(&path).unwrap_or(path);
-            match path.canonicalize() {
-                Ok(real) if is_shown(&real) => linked(&path, &real),
-                Ok(real) => elsewhere(&path, &real, home),
-                Err(_) => ToolFacts::Absent,
-            }
-        }
+    let Some(path) = found else {
+        return ToolFacts::Absent;
+    };
+    match path.canonicalize() {
+        Ok(_) if is_shown(&path) => ToolFacts::Shown { path: ByteString::from(path.as_path()) },
+        Ok(real) if is_below_shown(&real) => linked(&path, &real),
+        Ok(real) => elsewhere(&path, &real, &homes()),
+        Err(_) => ToolFacts::Absent,
     }
+}
+
+fn on_search_path(name: &str, search_path: &ByteString) -> Option<PathBuf> {
+    search_path
+        .split(|byte| *byte == b':')
+        .filter(|directory| directory.starts_with(b"/"))
+        .map(|directory| Path::new(OsStr::from_bytes(directory)).join(name))
+        .find(|path| is_executable(path))
 }
 
 fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
+/// Whether a path leads to the same thing inside: it and what it is a link to are shown. `/usr/../root/bin/x` is not.
 fn is_shown(path: &Path) -> bool {
+    let goes_up = path.components().any(|component| component == Component::ParentDir);
+    !goes_up && is_below_shown(path) && path.canonicalize().is_ok_and(|real| is_below_shown(&real))
+}
+
+fn is_below_shown(path: &Path) -> bool {
     SHOWN.iter().any(|directory| path.starts_with(directory))
+}
+
+/// Everybody's home without symbolic links: the caller's, if it is absolute, and those of `/etc/passwd`.
+fn homes(home: &Path, passwd: &[u8]) -> BTreeSet<PathBuf> {
+    passwd
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b':').nth(5))
+        .map(|directory| Path::new(OsStr::from_bytes(directory)))
+        .chain([home])
+        .filter(|directory| directory.is_absolute())
+        // One that cannot be looked into is a home all the same.
+        .map(|directory| directory.canonicalize().unwrap_or_else(|_| directory.to_owned()))
+        // Accounts of services have the root directory or one of the system's.
+        .filter(|directory| directory.parent().is_some() && !is_below_shown(directory))
+        .collect()
 }
 
 /// A link from elsewhere to something that is shown: only the name is missing inside. Mounted under its own name, as one file,
@@ -57,43 +102,45 @@ fn file_name(path: &Path) -> ByteString {
     ByteString::from(path.file_name().unwrap_or_default().as_bytes())
 }
 
-/// `~/.cargo/bin/cargo` is rustup, and `~/.pyenv/shims/python` is pyenv: both say what they stand for.
-fn behind_proxy(path: &Path) -> Option<PathBuf> {
-    let directory = path.parent()?;
-    let name = path.file_name()?;
-    PROXIES.iter().find_map(|(manager, arguments)| {
-        let real_name = path.canonicalize().ok()?.file_name()?.to_owned();
-        let is_proxy = real_name == **manager || directory.ends_with(format!(".{manager}/shims"));
-        if !is_proxy || name == *manager {
-            return None;
-        }
-        let beside = directory.join(manager);
-        let program = if is_executable(&beside) { beside } else { PathBuf::from(manager) };
-        // From the root directory, so that no toolchain file of the current one changes the answer.
-        let output = Command::new(program)
-            .args(*arguments)
-            .arg(name)
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .output()
-            .ok()?;
-        let answer = output.stdout.strip_suffix(b"\n").unwrap_or(&output.stdout);
-        let answer = PathBuf::from(std::ffi::OsStr::from_bytes(answer));
-        (output.status.success() && is_executable(&answer)).then_some(answer)
-    })
+/// `~/.cargo/bin/cargo` is rustup, and `~/.pyenv/shims/python` is pyenv: both say what they stand for. Only a manager on the
+/// caller's search path is asked, which is what runs when the caller types the tool's name.
+fn behind_proxy(path: &Path, search_path: &ByteString) -> Option<PathBuf> {
+    let (directory, name) = (path.parent()?, path.file_name()?);
+    let manager = PROXIES.iter().filter(|manager| name != **manager).find_map(|manager| {
+        let program = on_search_path(manager, search_path)?;
+        let is_proxy = is_same_file(path, &program) || directory.ends_with(format!(".{manager}/shims"));
+        is_proxy.then_some(program)
+    })?;
+    // From the root directory, so that no toolchain file of the current one changes the answer.
+    let output = Command::new(manager)
+        .arg("which")
+        .arg(name)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let answer = output.stdout.strip_suffix(b"\n").unwrap_or(&output.stdout);
+    let answer = PathBuf::from(OsStr::from_bytes(answer));
+    (output.status.success() && answer.is_absolute() && is_executable(&answer)).then_some(answer)
+}
+
+/// rustup's proxies are symbolic or hard links to it, under changing names (`rustup-init` in Homebrew).
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| path.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
 /// A tool in `PREFIX/bin` often needs `PREFIX/lib` and `PREFIX/libexec` beside it, so the prefix is mounted; but never one that
 /// holds a person's other things.
-fn elsewhere(path: &Path, real: &Path, home: &Path) -> ToolFacts {
+fn elsewhere(path: &Path, real: &Path, homes: &BTreeSet<PathBuf>) -> ToolFacts {
     let one_file = || {
         let links = [(file_name(path), ByteString::from(real))].into();
         ToolFacts::Elsewhere { mount: ByteString::from(real), kind: BindKind::File, links }
     };
     let Some(bin) = ["bin", "sbin"].iter().find_map(|name| real.ancestors().find(|parent| parent.ends_with(name)))
     else {
-        return match package_of(real, home) {
+        return match package_of(real, homes) {
             Some(prefix) => {
                 let links = [(file_name(path), ByteString::from(real))].into();
                 ToolFacts::Elsewhere { mount: ByteString::from(prefix.as_path()), kind: BindKind::Directory, links }
@@ -101,7 +148,7 @@ fn elsewhere(path: &Path, real: &Path, home: &Path) -> ToolFacts {
             None => one_file(),
         };
     };
-    let Some(prefix) = bin.parent().filter(|prefix| may_be_mounted(prefix, home)) else {
+    let Some(prefix) = bin.parent().filter(|prefix| may_be_mounted(prefix, homes)) else {
         return one_file();
     };
     let has_libraries = ["lib", "lib64", "libexec", "share", "include"].iter().any(|name| prefix.join(name).is_dir());
@@ -116,7 +163,7 @@ fn elsewhere(path: &Path, real: &Path, home: &Path) -> ToolFacts {
         .map(|entry| entry.path())
         .filter(|program| is_executable(program))
         // A virtual environment's `python` leads out of it, to a place that is perhaps not shown.
-        .filter(|program| program.canonicalize().is_ok_and(|real| real.starts_with(prefix) || is_shown(&real)))
+        .filter(|program| program.canonicalize().is_ok_and(|real| real.starts_with(prefix) || is_below_shown(&real)))
         .map(|program| (file_name(&program), ByteString::from(program.as_path())))
         .collect();
     links.insert(file_name(path), ByteString::from(real));
@@ -124,23 +171,26 @@ fn elsewhere(path: &Path, real: &Path, home: &Path) -> ToolFacts {
 }
 
 /// A program inside `PREFIX/lib/node_modules/NAME/…`, to which `PREFIX/bin/NAME` is a link.
-fn package_of(real: &Path, home: &Path) -> Option<PathBuf> {
+fn package_of(real: &Path, homes: &BTreeSet<PathBuf>) -> Option<PathBuf> {
     let modules = real.ancestors().find(|parent| parent.ends_with("lib/node_modules"))?;
     let prefix = modules.parent()?.parent()?;
-    Some(if may_be_mounted(prefix, home) { prefix.to_owned() } else { modules.to_owned() })
+    [prefix, modules].into_iter().find(|directory| may_be_mounted(directory, homes)).map(Path::to_owned)
 }
 
-/// A prefix is mounted whole only if it lies deep enough not to be a home, a system directory, or the place where a tool keeps
-/// a person's settings and secrets (`~/.cargo` has credentials, `~/.local` has everything). `~/miniconda3` or `~/go` is none of these.
-fn may_be_mounted(prefix: &Path, home: &Path) -> bool {
-    let depth = prefix.components().count();
-    match prefix.strip_prefix(home) {
-        Ok(below_home) => {
-            let is_hidden = below_home.as_os_str().as_bytes().starts_with(b".");
-            below_home.components().count() >= if is_hidden { 2 } else { 1 }
-        }
-        Err(_) => depth > 2 && prefix.parent() != Some(Path::new("/home")),
-    }
+/// A prefix is mounted whole only if it lies deep enough not to be a system directory, and is no home, nothing above one, and not
+/// the place directly below one where a tool keeps a person's settings and secrets (`~/.cargo` has credentials, `~/.local` has
+/// everything). `~/miniconda3` or `~/go` is none of these.
+fn may_be_mounted(prefix: &Path, homes: &BTreeSet<PathBuf>) -> bool {
+    let Some(parent) = prefix.parent() else {
+        return false;
+    };
+    let is_hidden = prefix.file_name().is_some_and(|name| name.as_bytes().starts_with(b"."));
+    let is_unlisted_home =
+        |directory: &Path| PARENTS_OF_HOMES.iter().any(|homes| directory.parent() == Some(homes.as_ref()));
+    let is_above_home = homes.iter().any(|home| home.starts_with(prefix))
+        || PARENTS_OF_HOMES.iter().any(|homes| Path::new(homes).starts_with(prefix));
+    let holds_settings = is_hidden && (homes.contains(parent) || is_unlisted_home(parent));
+    prefix.components().count() > 2 && !is_above_home && !is_unlisted_home(prefix) && !holds_settings
 }
 
 #[cfg(test)]
@@ -154,7 +204,16 @@ mod tests {
     }
 
     fn mount(home: &Path, tool: &Path) -> (PathBuf, BindKind, Vec<String>) {
-        match find(&Tool::Path(tool.to_str().unwrap().to_owned()), &ByteString::default(), home) {
+        mount_with(
+            &format!("nobody:x:1:1::/nonexistent:/bin/false\nus:x:1:1::{}:", home.display()),
+            Path::new(""),
+            tool,
+        )
+    }
+
+    fn mount_with(passwd: &str, home: &Path, tool: &Path) -> (PathBuf, BindKind, Vec<String>) {
+        let tool = Tool::Path(tool.to_str().unwrap().to_owned());
+        match find_among(&tool, &ByteString::default(), || homes(home, passwd.as_bytes())) {
             ToolFacts::Elsewhere { mount, kind, links } => {
                 (mount.as_path().to_owned(), kind, links.keys().map(ToString::to_string).collect())
             }
@@ -193,5 +252,105 @@ mod tests {
         assert!(matches!(of("env"), ToolFacts::Shown { .. }));
         assert_eq!(of("no-such-command-anywhere"), ToolFacts::Absent);
         assert_eq!(find(&Tool::Path("/etc/passwd".into()), &"".into(), Path::new("/root")), ToolFacts::Absent);
+    }
+
+    /// `HOME/.local/bin/tool` with a library beside it, which is never mounted with what else is there.
+    fn local_tool(home: &Path) -> PathBuf {
+        let tool = home.join(".local/bin/tool");
+        program(&tool);
+        std::fs::create_dir_all(home.join(".local/lib")).unwrap();
+        std::fs::create_dir_all(home.join("lib")).unwrap();
+        tool
+    }
+
+    #[test]
+    fn a_home_is_known_through_a_link_and_for_everybody() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().canonicalize().unwrap();
+        let home = directory.join("homes/us");
+        let tool = local_tool(&home);
+        let link = directory.join("link");
+        std::os::unix::fs::symlink(&home, &link).unwrap();
+        let alone = |tool: &Path| (tool.to_owned(), BindKind::File, vec!["tool".to_owned()]);
+        assert_eq!(mount_with("", &link, &tool), alone(&tool));
+        let passwd = format!("them:x:7:7::{}:/bin/sh\nshort:x\n", link.display());
+        for home in ["", "relative", ".", "/root"] {
+            assert_eq!(mount_with(&passwd, Path::new(home), &tool), alone(&tool), "{home}");
+        }
+        // Neither the home itself nor what is above it.
+        for above in [&home, &directory.join("homes"), &directory] {
+            let tool = above.join("bin/tool");
+            program(&tool);
+            std::fs::create_dir_all(above.join("lib")).unwrap();
+            assert_eq!(mount_with(&passwd, Path::new(""), &tool), alone(&tool));
+        }
+    }
+
+    #[test]
+    fn a_home_that_is_no_absolute_path_is_none() {
+        for home in ["", ".", "home/us"] {
+            assert_eq!(homes(Path::new(home), b"daemon:x:1:1::/:\nbin:x:2:2::/usr/sbin:\nbroken\n"), BTreeSet::new());
+        }
+        for (prefix, expected) in [
+            ("/", false),
+            ("/opt", false),
+            ("/opt/tool", true),
+            ("/home/them", false),
+            ("/home/them/.local", false),
+            ("/home/them/.nvm/versions/node/v1", true),
+            ("/home/them/go", true),
+            ("/var/home", false),
+            ("/var/home/them/.cargo", false),
+            ("/root/.local", true),
+        ] {
+            assert_eq!(may_be_mounted(Path::new(prefix), &BTreeSet::new()), expected, "{prefix}");
+        }
+    }
+
+    #[test]
+    fn a_path_out_of_the_shown_directories_is_not_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let tool = directory.path().canonicalize().unwrap().join("tool");
+        program(&tool);
+        let (found, kind, _) = mount(Path::new("/root"), Path::new(&format!("/usr/..{}", tool.display())));
+        assert_eq!((found, kind), (tool, BindKind::File));
+        assert!(!is_below_shown(Path::new("/nix/store/x/bin/tool")));
+    }
+
+    /// A derivation names the path, so running what it leads to would be running the derivation outside its sandbox.
+    #[test]
+    fn looking_up_a_path_runs_nothing() {
+        for manager in PROXIES {
+            let directory = tempfile::tempdir().unwrap();
+            let directory = directory.path().canonicalize().unwrap();
+            let shims = directory.join(format!(".{manager}/shims"));
+            let marker = directory.join("marker");
+            for place in [&directory, &shims] {
+                let program_of_manager = place.join(manager);
+                program(&program_of_manager);
+                std::fs::write(&program_of_manager, format!("#!/bin/sh\n: >{}\necho /bin/sh\n", marker.display()))
+                    .unwrap();
+                let tool = place.join("tool");
+                std::os::unix::fs::symlink(manager, &tool).unwrap();
+                let of = |tool: Tool, search_path: &Path| find(&tool, &ByteString::from(search_path), &directory);
+                let path = Tool::Path(tool.to_str().unwrap().to_owned());
+                // Not even when the manager is on the search path.
+                for search_path in [Path::new(""), place] {
+                    let ToolFacts::Elsewhere { mount, kind, .. } = of(path.clone(), search_path) else {
+                        panic!("not found")
+                    };
+                    assert_eq!((mount, kind), (ByteString::from(program_of_manager.as_path()), BindKind::File));
+                }
+                assert!(!marker.exists());
+                assert!(matches!(of(Tool::Command("tool".into()), place), ToolFacts::Shown { .. }));
+                std::fs::remove_file(&marker).unwrap();
+            }
+            // A manager beside a command of the search path is not on it.
+            let beside = directory.join("links");
+            std::fs::create_dir(&beside).unwrap();
+            std::os::unix::fs::symlink(directory.join(manager), beside.join("tool")).unwrap();
+            find(&Tool::Command("tool".into()), &ByteString::from(beside.as_path()), &directory);
+            assert!(!marker.exists());
+        }
     }
 }

@@ -16,6 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Where links to tools from elsewhere are.
 const TOOL_DIRECTORY: &str = "/fodder/bin";
 
+/// Commands that the setup script makes itself where the machine has none.
+const PROVIDED: [&str; 2] = ["remove-references-to", "sponge"];
+
 pub(super) struct Root<'a> {
     pub(super) inputs: &'a BTreeMap<StorePath, Input>,
     pub(super) outputs: &'a BTreeMap<String, StorePath>,
@@ -181,10 +184,23 @@ impl Root<'_> {
         for tool in self.tools {
             match self.host.tools.get(tool) {
                 None | Some(ToolFacts::Shown { path: _ }) => {}
-                Some(ToolFacts::Absent) => {
-                    if let Tool::Path(path) = tool {
+                Some(ToolFacts::Absent) => match tool {
+                    Tool::Path(path) => {
                         notes.push(format!("'{path}' of nativeBuildInputs is not an executable file on this machine"));
                     }
+                    Tool::Command(name) if PROVIDED.contains(&name.as_str()) => {}
+                    Tool::Command(name) => {
+                        notes.push(format!("'{name}' of nativeBuildInputs was not found on this machine's PATH"));
+                    }
+                },
+                // A mount there would lie in the store of the build, where only its inputs and outputs may be.
+                Some(ToolFacts::Elsewhere { mount, kind: _, links: _ })
+                    if mount.as_path().starts_with(crate::store_path::STORE_DIRECTORY) =>
+                {
+                    let (Tool::Command(name) | Tool::Path(name)) = tool;
+                    notes.push(format!(
+                        "'{name}' of nativeBuildInputs is {mount} in the host's /nix/store, which short forms cannot use by name: give the store path instead, if it is in the store that the build uses"
+                    ));
                 }
                 Some(ToolFacts::Elsewhere { mount, kind, links }) => {
                     let target = mount.to_string();
