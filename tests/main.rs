@@ -14,6 +14,7 @@ mod examples; // every folder of examples/
 mod flags; // links, standard input, limits and what is shown
 mod https; // fixed outputs fetch from a real server, and verify it
 mod log; // the log, stored and shown
+mod mentions; // the places that mention what they must not: how many, in which output, how deep
 mod oracle; // the same as real Nix
 mod outcomes; // how builds end: statuses, exit codes, words, JSON
 mod outputs; // canonical form, references, declared hashes

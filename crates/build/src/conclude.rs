@@ -115,7 +115,8 @@ pub(crate) fn register(
     let Verdict { outputs, status, message, violations, references } = verdict;
     let mut outcome = ran_outcome(loaded, &prepared, &ran, status, message, clock);
     outcome.violations = violations;
-    outcome.references = references;
+    outcome.references = references.hits;
+    outcome.references_omitted = references.omitted;
     outcome.hash = prepared.plan.content.map(|content| HashReport {
         specified: content.hash,
         got: outputs.get("out").and_then(|inspection| inspection.content).map(|content| content.hash),
@@ -211,6 +212,7 @@ pub(crate) fn outcome(loaded: &Loaded, status: Status, error_msg: String, clock:
         impure_variables: Vec::new(),
         violations: Vec::new(),
         references: Vec::new(),
+        references_omitted: 0,
         dependencies: Vec::new(),
         log_file: None,
         kept: None,

@@ -350,7 +350,7 @@ impl Walk<'_> {
 }
 
 /// Names in a directory with their types, the first in byte order last.
-fn entries(directory: &OwnedFd, path: &Path) -> Result<Vec<(CString, FileType)>, InspectError> {
+pub(crate) fn entries(directory: &OwnedFd, path: &Path) -> Result<Vec<(CString, FileType)>, InspectError> {
     let list = Dir::read_from(directory).map_err(|error| system("list", path, error))?;
     let mut entries = Vec::new();
     for entry in list {

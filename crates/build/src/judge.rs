@@ -18,6 +18,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     os::fd::AsFd,
+    path::Path,
 };
 
 /// What was found in the outputs, or why they cannot be taken at all.
@@ -32,8 +33,18 @@ pub(crate) struct Verdict {
     pub(crate) status: Status,
     pub(crate) message: String,
     pub(crate) violations: Vec<Violation>,
-    pub(crate) references: Vec<ReferenceHit>,
+    pub(crate) references: References,
 }
+
+/// The places that mention what they must not, as many as are worth reading: there may be millions.
+#[derive(Default)]
+pub(crate) struct References {
+    pub(crate) hits: Vec<ReferenceHit>,
+    pub(crate) omitted: u64,
+}
+
+/// How many places are listed.
+const HIT_LIMIT: usize = 1000;
 
 /// Walks every output.
 pub(crate) fn inspect_outputs(prepared: &Prepared) -> Result<Inspected, BuildError> {
@@ -90,7 +101,7 @@ pub(crate) fn judge(
         status: Status::Built,
         message: String::new(),
         violations: Vec::new(),
-        references: Vec::new(),
+        references: References::default(),
     };
     let outputs = match inspected {
         Inspected::Outputs(outputs) => outputs,
@@ -170,53 +181,58 @@ fn facts(path: &StorePath, inspection: &Inspection) -> OutputFacts {
 
 /// Outputs that refer to each other in a circle cannot be registered one after the other.
 fn cycle(plan: &fodder_model::plan::BuildPlan, facts: &BTreeMap<String, OutputFacts>) -> Option<String> {
-    let names: BTreeMap<&StorePath, &String> = facts.iter().map(|(name, facts)| (&facts.path, name)).collect();
-    let mut settled: BTreeSet<&String> = BTreeSet::new();
+    let mut waiting: BTreeMap<&String, &OutputFacts> = facts.iter().collect();
     loop {
-        let waiting: Vec<(&String, &String)> = facts
-            .iter()
-            .filter(|(name, _)| !settled.contains(name))
-            .filter_map(|(name, facts)| {
-                let blocked = |other: &&&String| **other != name && !settled.contains(**other);
-                facts.references.iter().filter_map(|path| names.get(path)).find(blocked).map(|other| (name, *other))
-            })
-            .collect();
-        let before = settled.len();
-        settled.extend(facts.keys().filter(|name| !waiting.iter().any(|(blocked, _)| blocked == name)));
-        match waiting.first() {
-            None => return None,
-            Some((to, from)) if settled.len() == before => {
-                return Some(format!(
-                    "cycle detected in build of '{}' in the references of output '{from}' from output '{to}'",
-                    plan.derivation
-                ));
-            }
-            Some(_) => {}
+        let names: BTreeMap<&StorePath, &String> = waiting.iter().map(|(name, facts)| (&facts.path, *name)).collect();
+        let blocker = |facts: &OutputFacts| {
+            facts.references.iter().filter(|path| **path != facts.path).find_map(|path| names.get(path))
+        };
+        waiting.retain(|_, facts| blocker(facts).is_some());
+        if waiting.len() == names.len() {
+            let (to, from) = waiting.iter().find_map(|(to, facts)| blocker(facts).map(|from| (to, from)))?;
+            return Some(format!(
+                "cycle detected in build of '{}' in the references of output '{from}' from output '{to}'",
+                plan.derivation
+            ));
         }
     }
 }
 
-/// Every place in the outputs that mentions a path which it must not.
-fn reference_hits(prepared: &Prepared, violations: &[Violation]) -> Result<Vec<ReferenceHit>, BuildError> {
-    let mut forbidden: BTreeSet<&StorePath> = BTreeSet::new();
-    for violation in violations {
-        match violation {
-            Violation::FixedRefers { references, derivation: _ } => forbidden.extend(references),
-            Violation::Disallowed { paths, path: _, attribute: _ } => forbidden.extend(paths),
-            Violation::NotAPlainFile { .. }
-            | Violation::HashMismatch { .. }
-            | Violation::UnknownOutput { .. }
-            | Violation::TooLarge { .. }
-            | Violation::ClosureTooLarge { .. } => {}
+/// The places in each output that mention a path which that output must not.
+fn reference_hits(prepared: &Prepared, violations: &[Violation]) -> Result<References, BuildError> {
+    let mut references = References::default();
+    let store = prepared.plan.sandbox.root_mount_point.as_path().with_file_name("store");
+    for (name, output) in &prepared.plan.outputs {
+        let mut forbidden: BTreeSet<&StorePath> = BTreeSet::new();
+        for violation in violations {
+            match violation {
+                Violation::FixedRefers { references, derivation: _ } => forbidden.extend(references),
+                Violation::Disallowed { paths, path, attribute: _ } if path == output => forbidden.extend(paths),
+                Violation::Disallowed { .. }
+                | Violation::NotAPlainFile { .. }
+                | Violation::HashMismatch { .. }
+                | Violation::UnknownOutput { .. }
+                | Violation::TooLarge { .. }
+                | Violation::ClosureTooLarge { .. } => {}
+            }
         }
-    }
-    let mut hits = Vec::new();
-    if !forbidden.is_empty() {
+        if forbidden.is_empty() {
+            continue;
+        }
         let candidates = Candidates::new(forbidden);
-        let store = prepared.plan.sandbox.root_mount_point.as_path().with_file_name("store");
-        for path in prepared.plan.outputs.values() {
-            locate::locate(&store.join(path.base_name()), Wanted::Paths(&candidates), &mut |hit| hits.push(hit))?;
-        }
+        let mut report = |mut hit: ReferenceHit| {
+            if references.hits.len() == HIT_LIMIT {
+                references.omitted += 1;
+                return;
+            }
+            hit.output = Some(name.clone());
+            if hit.file.is_empty() {
+                hit.file = output.base_name().into();
+            }
+            references.hits.push(hit);
+        };
+        let base = Path::new(output.base_name());
+        locate::locate_at(prepared.outputs.as_fd(), base, &store.join(base), Wanted::Paths(&candidates), &mut report)?;
     }
-    Ok(hits)
+    Ok(references)
 }

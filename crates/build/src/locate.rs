@@ -1,18 +1,26 @@
 //! Where a file tree mentions store paths: every place, with a line of context and how it probably got there.
 
-use crate::error::BuildError;
+use crate::{error::BuildError, inspect};
 use fodder_model::{
     bytes::ByteString,
     scan::{Candidates, Hit, Scan, spelled_out},
     store_path::StorePath,
 };
-use rustix::fs::FileType;
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags},
+    io::Errno,
+};
 use serde::Serialize;
 use std::{
+    ffi::{CStr, CString},
     fs::File,
     io::Read,
-    os::unix::{ffi::OsStrExt, fs::FileExt},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::FileExt},
+    },
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 /// Size of a read.
@@ -25,7 +33,10 @@ const CONTEXT: u64 = 60;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReferenceHit {
-    /// File in the tree, relative to its top; empty for the top itself.
+    /// The output, by its name in the derivation; `None` when the tree is not one that was just built.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    /// File in the tree, relative to its top; for the top itself its own name, and empty as long as nobody has filled that in.
     pub file: ByteString,
     /// Bytes from the beginning of the file (or of the name, or of the link's target) to the hash part.
     pub offset: u64,
@@ -95,126 +106,189 @@ pub enum Wanted<'a> {
 
 /// Looks through the tree at `top`, calling `report` for each place, files in byte order. Never follows links.
 pub fn locate(top: &Path, wanted: Wanted<'_>, report: &mut dyn FnMut(ReferenceHit)) -> Result<(), BuildError> {
-    let mut open: Vec<(PathBuf, ByteString)> = vec![(top.to_owned(), ByteString::default())];
-    while let Some((path, relative)) = open.pop() {
-        let at = |source: std::io::Error| BuildError::Read { path: path.clone(), source };
-        let metadata = std::fs::symlink_metadata(&path).map_err(at)?;
-        if !relative.is_empty() {
-            let name = path.file_name().unwrap_or_default().as_bytes();
-            in_text(name, &relative, Cause::FileName, wanted, report);
+    locate_at(CWD, top, top, wanted, report)
+}
+
+/// The same for what is at `name` in `directory`; `shown` stands for it in errors. By descriptors: a path may be longer than the
+/// kernel takes. Memory is bounded by what directories list.
+pub fn locate_at(
+    directory: BorrowedFd<'_>,
+    name: &Path,
+    shown: &Path,
+    wanted: Wanted<'_>,
+    report: &mut dyn FnMut(ReferenceHit),
+) -> Result<(), BuildError> {
+    let mut walk = Walk { shown, wanted, report, levels: Vec::new() };
+    let name = CString::new(name.as_os_str().as_bytes())
+        .map_err(|error| BuildError::Read { path: shown.to_owned(), source: error.into() })?;
+    walk.visit(directory, &name, FileType::Unknown, ByteString::default())?;
+    while let Some(mut level) = walk.levels.pop() {
+        let Some((name, kind)) = level.entries.pop() else { continue };
+        let mut file = level.file.to_vec();
+        if !file.is_empty() {
+            file.push(b'/');
         }
-        let kind = FileType::from_raw_mode(std::os::unix::fs::MetadataExt::mode(&metadata));
+        file.extend(name.to_bytes());
+        let file = ByteString::from(file);
+        walk.in_text(name.to_bytes(), &file, Cause::FileName);
+        let directory = Rc::clone(&level.directory);
+        walk.levels.push(level);
+        walk.visit(directory.as_fd(), &name, kind, file)?;
+    }
+    Ok(())
+}
+
+/// A directory that is being walked.
+struct Level {
+    directory: Rc<OwnedFd>,
+    /// The directory, relative to the top.
+    file: ByteString,
+    /// Still to be visited, the next one last.
+    entries: Vec<(CString, FileType)>,
+}
+
+struct Walk<'a> {
+    shown: &'a Path,
+    wanted: Wanted<'a>,
+    report: &'a mut dyn FnMut(ReferenceHit),
+    levels: Vec<Level>,
+}
+
+impl Walk<'_> {
+    /// Where a file is, for errors.
+    fn path(&self, file: &ByteString) -> PathBuf {
+        if file.is_empty() { self.shown.to_owned() } else { self.shown.join(file.as_path()) }
+    }
+
+    fn visit(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CStr,
+        kind: FileType,
+        file: ByteString,
+    ) -> Result<(), BuildError> {
+        let failed = |error: Errno| BuildError::Read { path: self.path(&file), source: error.into() };
+        let open = |flags| {
+            let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed)
+        };
+        let kind = match kind {
+            FileType::Unknown => {
+                let status = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+                FileType::from_raw_mode(status.st_mode)
+            }
+            kind => kind,
+        };
         match kind {
             FileType::Directory => {
-                let mut names = std::fs::read_dir(&path)
-                    .map_err(at)?
-                    .map(|entry| entry.map(|entry| entry.file_name()))
-                    .collect::<Result<Vec<_>, _>>()
-                    .map_err(at)?;
-                names.sort_unstable_by(|a, b| b.cmp(a));
-                for name in names {
-                    let mut child = relative.to_vec();
-                    if !child.is_empty() {
-                        child.push(b'/');
-                    }
-                    child.extend(name.as_bytes());
-                    open.push((path.join(&name), child.into()));
-                }
+                let directory = open(OFlags::DIRECTORY)?;
+                let entries = inspect::entries(&directory, &self.path(&file))?;
+                self.levels.push(Level { directory: Rc::new(directory), file, entries });
             }
             FileType::Symlink => {
-                let target = std::fs::read_link(&path).map_err(at)?;
-                in_text(target.as_os_str().as_bytes(), &relative, Cause::LinkTarget, wanted, report);
+                let target = rustix::fs::readlinkat(parent, name, Vec::new()).map_err(failed)?;
+                self.in_text(target.to_bytes(), &file, Cause::LinkTarget);
             }
-            FileType::RegularFile => in_file(&path, &relative, wanted, report)?,
+            FileType::RegularFile => {
+                let contents = File::from(open(OFlags::NONBLOCK | OFlags::NOCTTY)?);
+                let path = self.path(&file);
+                self.in_file(contents, &file, &path).map_err(|source| BuildError::Read { path, source })?;
+            }
             FileType::Fifo
             | FileType::Socket
             | FileType::CharacterDevice
             | FileType::BlockDevice
             | FileType::Unknown => {}
         }
+        Ok(())
     }
-    Ok(())
-}
 
-fn in_text(text: &[u8], file: &ByteString, cause: Cause, wanted: Wanted<'_>, report: &mut dyn FnMut(ReferenceHit)) {
-    let mut hit = |offset, path| {
-        report(ReferenceHit { file: file.clone(), offset, path, cause, context: printable(text) });
-    };
-    match wanted {
-        Wanted::Paths(candidates) => Scan::new(candidates).feed(text, |found| hit(found.offset, found.path)),
-        Wanted::Anything => {
-            for (offset, path) in spelled_out(text) {
-                hit(offset as u64, path);
+    fn in_text(&mut self, text: &[u8], file: &ByteString, cause: Cause) {
+        let mut hit = |offset: u64, path| {
+            let (start, end) = (offset.saturating_sub(CONTEXT) as usize, (offset + 32 + CONTEXT) as usize);
+            let context = printable(&text[start..end.min(text.len())]);
+            (self.report)(ReferenceHit { output: None, file: file.clone(), offset, path, cause, context });
+        };
+        match self.wanted {
+            Wanted::Paths(candidates) => Scan::new(candidates).feed(text, |found| hit(found.offset, found.path)),
+            Wanted::Anything => {
+                for (offset, path) in spelled_out(text) {
+                    hit(offset as u64, path);
+                }
             }
         }
     }
-}
 
-fn in_file(
-    path: &Path,
-    relative: &ByteString,
-    wanted: Wanted<'_>,
-    report: &mut dyn FnMut(ReferenceHit),
-) -> Result<(), BuildError> {
-    let at = |source| BuildError::Read { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(at)?;
-    let mut hits: Vec<Hit> = Vec::new();
-    let mut head = Vec::new();
-    match wanted {
-        Wanted::Paths(candidates) => {
-            let mut scan = Scan::new(candidates);
-            let mut chunk = vec![0; CHUNK_SIZE];
-            loop {
-                let count = file.read(&mut chunk).map_err(at)?;
-                if count == 0 {
-                    break;
-                }
-                if head.is_empty() {
-                    head.extend(&chunk[..count.min(256)]);
-                }
-                scan.feed(&chunk[..count], |hit| hits.push(hit));
+    /// Reports while it reads: a file may mention paths without end.
+    fn in_file(&mut self, mut contents: File, file: &ByteString, path: &Path) -> std::io::Result<()> {
+        let mut chunk = vec![0; CHUNK_SIZE];
+        let count = contents.read_at(&mut chunk[..256], 0)?;
+        let head = chunk[..count].to_vec();
+        let report = &mut *self.report;
+        let around = contents.try_clone()?;
+        let mut result = Ok(());
+        let mut found = |hit: Hit| {
+            if result.is_ok() {
+                result = hit_in_file(&around, &head, file, path, hit).map(&mut *report);
             }
-        }
-        Wanted::Anything => {
-            // A path with its prefix is at most 255 bytes: so much is carried over to the next piece, which may complete it.
-            const CARRY: usize = 255;
-            let mut buffer: Vec<u8> = Vec::new();
-            let (mut base, mut reported) = (0u64, None);
-            let mut chunk = vec![0; CHUNK_SIZE];
-            loop {
-                let count = file.read(&mut chunk).map_err(at)?;
-                buffer.extend(&chunk[..count]);
-                if head.is_empty() {
-                    head.extend(&buffer[..buffer.len().min(256)]);
-                }
-                let is_complete = |offset: usize| count == 0 || offset + CARRY <= buffer.len();
-                for (offset, path) in spelled_out(&buffer) {
-                    let absolute = base + offset as u64;
-                    if is_complete(offset) && reported.is_none_or(|last| absolute > last) {
-                        hits.push(Hit { offset: absolute, path });
-                        reported = Some(absolute);
+        };
+        match self.wanted {
+            Wanted::Paths(candidates) => {
+                let mut scan = Scan::new(candidates);
+                loop {
+                    let count = contents.read(&mut chunk)?;
+                    if count == 0 {
+                        break;
                     }
+                    scan.feed(&chunk[..count], &mut found);
                 }
-                if count == 0 {
-                    break;
+            }
+            Wanted::Anything => {
+                // A path with its prefix is at most 255 bytes: so much is carried over to the next piece, which may complete it.
+                const CARRY: usize = 255;
+                let mut buffer: Vec<u8> = Vec::new();
+                let (mut base, mut reported) = (0u64, None);
+                loop {
+                    let count = contents.read(&mut chunk)?;
+                    buffer.extend(&chunk[..count]);
+                    let is_complete = |offset: usize| count == 0 || offset + CARRY <= buffer.len();
+                    for (offset, path) in spelled_out(&buffer) {
+                        let absolute = base + offset as u64;
+                        if is_complete(offset) && reported.is_none_or(|last| absolute > last) {
+                            found(Hit { offset: absolute, path });
+                            reported = Some(absolute);
+                        }
+                    }
+                    if count == 0 {
+                        break;
+                    }
+                    let done = buffer.len().saturating_sub(2 * CARRY);
+                    buffer.drain(..done);
+                    base += done as u64;
                 }
-                let done = buffer.len().saturating_sub(2 * CARRY);
-                buffer.drain(..done);
-                base += done as u64;
             }
         }
+        result
     }
-    for hit in hits {
-        let start = hit.offset.saturating_sub(CONTEXT);
-        let mut around = vec![0; (hit.offset - start + 32 + CONTEXT) as usize];
-        let count = file.read_at(&mut around, start).map_err(at)?;
-        around.truncate(count);
-        let within = (hit.offset - start) as usize;
-        let (context, after) = line_around(&around, within);
-        let cause = classify(path, &head, hit.offset, after);
-        report(ReferenceHit { file: relative.clone(), offset: hit.offset, path: hit.path, cause, context });
-    }
-    Ok(())
+}
+
+/// A match with what is around it.
+fn hit_in_file(
+    contents: &File,
+    head: &[u8],
+    file: &ByteString,
+    path: &Path,
+    hit: Hit,
+) -> std::io::Result<ReferenceHit> {
+    let Hit { offset, path: mentioned } = hit;
+    let start = offset.saturating_sub(CONTEXT);
+    let mut around = vec![0; (offset - start + 32 + CONTEXT) as usize];
+    let count = contents.read_at(&mut around, start)?;
+    around.truncate(count);
+    let within = ((offset - start) as usize).min(count);
+    let (context, after) = line_around(&around, within);
+    let cause = classify(path, head, offset, after);
+    Ok(ReferenceHit { output: None, file: file.clone(), offset, path: mentioned, cause, context })
 }
 
 /// The line around a match, and what follows the match in it.

@@ -55,8 +55,10 @@ pub struct BuildOutcome {
     pub impure_variables: Vec<ByteString>,
     /// Everything that outputs were found guilty of.
     pub violations: Vec<Violation>,
-    /// Every place that mentions a path which must not be mentioned.
+    /// The places that mention a path which must not be mentioned there: the first thousand.
     pub references: Vec<ReferenceHit>,
+    /// How many more there are.
+    pub references_omitted: u64,
     /// What had to be built first, in the order in which it ended.
     pub dependencies: Vec<BuildOutcome>,
     /// The whole log.

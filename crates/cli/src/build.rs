@@ -11,6 +11,7 @@ use fodder_build::{
     load::{self, LoadRequest, Loaded},
 };
 use fodder_model::{
+    checks::Violation,
     derivation::{Derivation, aterm},
     plan::Settings,
     profile,
@@ -174,20 +175,38 @@ fn tell(outcome: &BuildOutcome) {
         let text = outcome.error_msg.lines().map(|line| harmless(line.as_bytes())).collect::<Vec<_>>();
         print_note(&format!("error: {}", text.join("\n       ")));
     }
+    tell_references(outcome);
+    if let Some(kept) = &outcome.kept {
+        print_note(&format!("note: keeping build directory \"{}\"", kept.display()));
+    }
+}
+
+fn tell_references(outcome: &BuildOutcome) {
+    let is_only = outcome.references.iter().all(|hit| hit.output.as_deref() == Some("out"));
+    let mut output = None;
     for hit in &outcome.references {
+        if !is_only && output != hit.output.as_deref() {
+            output = hit.output.as_deref();
+            print_note(&format!("       in output '{}':", harmless(output.unwrap_or_default().as_bytes())));
+        }
         print_note(&format!("       {}", crate::inspect_verbs::hit_line(hit)));
         print_note(&format!("           {}", hit.context.trim()));
     }
-    if !outcome.references.is_empty() {
+    if outcome.references_omitted > 0 {
+        let advice = "`fodder refs --to STORE-PATH DIR` lists every place";
+        let whereabouts = match &outcome.kept {
+            Some(kept) => format!("{advice} in the output, which is in '{}'", kept.join("store").display()),
+            None => format!("-K keeps the output, in which {advice}"),
+        };
+        print_note(&format!("       … and {} more; {whereabouts}", outcome.references_omitted));
+    }
+    if outcome.violations.iter().any(|violation| matches!(violation, Violation::FixedRefers { .. })) {
         print_note(
             "hint: a fixed output is moved between machines, so it may not name store paths; remove the mentions above",
         );
         print_note(
             "      (remove-references-to -t PATH FILE, or leave the file out), and restore them in a second derivation",
         );
-    }
-    if let Some(kept) = &outcome.kept {
-        print_note(&format!("note: keeping build directory \"{}\"", kept.display()));
     }
 }
 

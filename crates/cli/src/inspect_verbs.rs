@@ -65,7 +65,7 @@ pub(crate) fn hash(arguments: &HashArguments) -> Result<u8, Failure> {
 
 /// One place, in the form that scripts may rely on.
 pub(crate) fn hit_line(hit: &ReferenceHit) -> String {
-    let ReferenceHit { file, offset, path, cause, context: _ } = hit;
+    let ReferenceHit { output: _, file, offset, path, cause, context: _ } = hit;
     format!("{}:{offset}  {path}  {}", harmless(file), cause.words())
 }
 
@@ -79,16 +79,26 @@ pub(crate) fn refs(arguments: &RefsArguments) -> Result<u8, Failure> {
     };
     let candidates = Candidates::new(to);
     let wanted = if to.is_empty() { Wanted::Anything } else { Wanted::Paths(&candidates) };
-    let mut hits = Vec::new();
+    // As they are found, also within the array: there may be more than memory holds.
+    let mut opening = "[";
+    let mut failure = None;
     locate::locate(Path::new(&top), wanted, &mut |mut hit| {
         if hit.file.is_empty() {
             hit.file = top.file_name().unwrap_or_default().as_encoded_bytes().into();
         }
-        if *json { hits.push(hit) } else { print_line(&hit_line(&hit)) }
+        if !*json {
+            return print_line(&hit_line(&hit));
+        }
+        match serde_json::to_string(&hit) {
+            Ok(text) => print_line(&format!("{}{text}", std::mem::replace(&mut opening, ","))),
+            Err(error) => failure = Some(error),
+        }
     })?;
+    if let Some(error) = failure {
+        return Err(Failure::output(&error.into()));
+    }
     if *json {
-        let text = serde_json::to_string(&hits).map_err(|error| Failure::output(&error.into()))?;
-        print_line(&text);
+        print_line(if opening == "[" { "[]" } else { "]" });
     }
     Ok(0)
 }
