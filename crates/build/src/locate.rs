@@ -172,12 +172,11 @@ impl Walk<'_> {
             let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed)
         };
-        let kind = match kind {
-            FileType::Unknown => {
-                let status = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
-                FileType::from_raw_mode(status.st_mode)
-            }
-            kind => kind,
+        let kind = if kind == FileType::Unknown {
+            let status = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+            FileType::from_raw_mode(status.st_mode)
+        } else {
+            kind
         };
         match kind {
             FileType::Directory => {
