@@ -88,7 +88,15 @@ pub fn build(
         Ok(prepared) => prepared,
         Err(refused) => return Ok(conclude::refused(loaded, refused, &clock)),
     };
-    let ran = run::run(&prepared, store, sandbox, observe)?;
+    // Nothing waits for the derivation's own path, so it is written while the builder runs.
+    let ran = std::thread::scope(|scope| {
+        let adding = scope.spawn(|| prepare::add_derivation(loaded, store, clock.start));
+        let ran = run::run(&prepared, store, sandbox, observe);
+        match adding.join() {
+            Ok(added) => added.and(ran),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })?;
     if ran.report.exit != BuilderExit::Exited(0) {
         return conclude::failed(loaded, prepared, ran, request, &clock);
     }

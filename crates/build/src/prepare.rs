@@ -65,7 +65,7 @@ pub enum Refused {
     MissingDerivation(StorePath),
 }
 
-/// Copies the sources of a short form, its setup script and the derivation itself to the store, as far as they are not there.
+/// Copies the sources of a short form and its setup script to the store, as far as they are not there.
 pub(crate) fn add_sources(loaded: &Loaded, store: &Store, time: i64) -> Result<(), BuildError> {
     for source in &loaded.sources {
         store.add_temporary_roots([&source.path])?;
@@ -89,12 +89,12 @@ pub(crate) fn add_sources(loaded: &Loaded, store: &Store, time: i64) -> Result<(
             store.add_source(short_form::SETUP_SCRIPT_NAME, &file, time)?;
         }
     }
-    add_derivation(loaded, store, time)
+    Ok(())
 }
 
 /// The derivation becomes valid if all that it refers to is; otherwise its outputs name it as their deriver all the same, as Nix
 /// allows.
-fn add_derivation(loaded: &Loaded, store: &Store, time: i64) -> Result<(), BuildError> {
+pub(crate) fn add_derivation(loaded: &Loaded, store: &Store, time: i64) -> Result<(), BuildError> {
     let derivation = &loaded.derivation;
     let references: BTreeSet<StorePath> =
         derivation.input_sources.iter().chain(derivation.input_derivations.keys()).cloned().collect();

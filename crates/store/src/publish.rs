@@ -52,8 +52,10 @@ impl Store {
             FileType::Directory => move_directory(directory, &source_path, name, objects, path.base_name())?,
             FileType::RegularFile => {
                 let file = open(directory, name, OFlags::empty()).at("open", &source_path)?;
-                rustix::fs::fsync(file).at("flush", &source_path)?;
                 move_entry(directory, &source_path, name, objects, path.base_name())?;
+                // After the move, so that one commit of the file system's journal holds both; the flush of the store
+                // directory below then has nothing left to do. Nothing is valid before it is registered.
+                rustix::fs::fsync(file).at("flush", objects.child(path.base_name()))?;
             }
             FileType::Symlink => move_entry(directory, &source_path, name, objects, path.base_name())?,
             FileType::Fifo
@@ -75,7 +77,6 @@ fn move_directory(
     new_name: &str,
 ) -> Result<(), StoreError> {
     let directory = open(from, name, OFlags::DIRECTORY).at("open", source_path)?;
-    rustix::fs::fsync(&directory).at("flush", source_path)?;
     let status = rustix::fs::fstat(&directory).at("examine", source_path)?;
     let mode = Mode::from_raw_mode(status.st_mode);
     let needs_loan = !mode.contains(Mode::WUSR) && !rustix::process::geteuid().is_root();
@@ -87,7 +88,8 @@ fn move_directory(
         rustix::fs::fchmod(&directory, mode).at("make read-only", objects.child(new_name))?;
     }
     // Some file systems count the new ".." as a modification.
-    objects.set_canonical_time(new_name)
+    objects.set_canonical_time(new_name)?;
+    rustix::fs::fsync(&directory).at("flush", objects.child(new_name))
 }
 
 fn move_entry(
