@@ -18,10 +18,7 @@ use rustix::{
 use std::{
     fs::DirBuilder,
     io::{Read, Write},
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::DirBuilderExt,
-    },
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Component, Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -120,11 +117,6 @@ impl Store {
     /// Where an object is on disk: `ROOT/nix/store/<base name>`.
     pub fn real_path(&self, path: &StorePath) -> PathBuf {
         self.objects.child(path.base_name())
-    }
-
-    /// The directory that holds the objects, for callers that open them without following links.
-    pub fn objects_directory(&self) -> BorrowedFd<'_> {
-        self.objects.as_fd()
     }
 
     pub(crate) fn objects(&self) -> &Directory {
