@@ -18,6 +18,7 @@ mod run;
 
 pub use dependencies::build_with_dependencies;
 pub use error::BuildError;
+pub use fodder_store::chain;
 pub use outcome::{BuildOutcome, Event, Status, exit_code};
 pub use prepare::{Prepared, Refused, prepare, prepare_to_explain};
 pub use run::announced_phase;
@@ -104,16 +105,4 @@ pub fn build(
     let inspected = judge::inspect_outputs(&prepared)?;
     let verdict = judge::judge(&prepared, inspected, store, request)?;
     conclude::register(loaded, prepared, ran, verdict, store, locks, request, &clock)
-}
-
-/// An error with everything that caused it, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

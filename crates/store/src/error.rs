@@ -193,3 +193,15 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
         self.map_err(|source| StoreError::Io { action, path: path.into(), source: source.into() })
     }
 }
+
+/// An error with everything that caused it, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

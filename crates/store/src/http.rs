@@ -2,13 +2,13 @@
 //!
 //! Bodies are written as they are sent. A content encoding is never undone: hashes are over the bytes of the server.
 
+use crate::error::chain;
 use reqwest::{NoProxy, Proxy, StatusCode, header, redirect::Policy};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
 use std::{
-    error::Error as _,
     fs::File,
     io::{Seek, Write},
     sync::Arc,
@@ -172,7 +172,7 @@ impl Http {
     }
 
     async fn attempt(&self, url: &str, file: &mut File) -> Attempt {
-        let transfer = |error: &reqwest::Error| HttpError::Transfer { url: url.to_owned(), reason: causes(error) };
+        let transfer = |error: &reqwest::Error| HttpError::Transfer { url: url.to_owned(), reason: chain(error) };
         let mut response = match self.client.get(url).header(header::ACCEPT_ENCODING, "identity").send().await {
             Ok(response) => response,
             // A certificate that is wrong now is wrong in a second; so is a loop of redirects.
@@ -224,17 +224,6 @@ fn wait_before(number: u32, asked: Option<u64>) -> Duration {
 }
 
 fn is_certificate(error: &reqwest::Error) -> bool {
-    let text = causes(error);
+    let text = chain(error);
     text.contains("certificate") || text.contains("UnknownIssuer")
-}
-
-fn causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

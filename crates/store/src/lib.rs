@@ -27,7 +27,7 @@ mod tree;
 mod users;
 
 pub use add::{dump, source_path};
-pub use error::StoreError;
+pub use error::{StoreError, chain};
 pub use http::{Http, HttpError, HttpSettings, Proxies};
 pub use lock::PathLocks;
 pub use path_info::{PathInfo, Registration};
