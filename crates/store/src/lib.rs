@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod add;
+mod cache;
 mod database;
 mod directory;
 mod error;
@@ -30,8 +31,9 @@ mod unpacked;
 mod users;
 
 pub use add::{dump, source_path};
+pub use cache::{BinaryCache, CacheConnection, CacheError, CacheLocation, CacheWriter, Compression, Written};
 pub use error::{StoreError, chain};
-pub use http::{Http, HttpError, HttpSettings, Proxies};
+pub use http::{Http, HttpBody, HttpError, HttpSettings, OnRetry, Proxies};
 pub use lock::PathLocks;
 pub use path_info::{PathInfo, Registration};
 pub use restore::restore;
