@@ -87,35 +87,45 @@ fn hash_part(path: &StorePath) -> HashPart {
 }
 
 /// The hash of a stream in which a path's own hash part does not count (reference, section 3.9).
-pub struct HashModulo {
-    rewriter: Rewriter<Hasher>,
-    rule: SelfReferences,
+pub struct HashModulo(Rewriter<Hasher>);
+
+/// The hash by either rule; the same where the stream does not mention its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModuloHashes {
+    with_positions: Hash,
+    without_positions: Hash,
+}
+
+impl ModuloHashes {
+    /// The one by this rule.
+    pub fn by(&self, rule: SelfReferences) -> Hash {
+        match rule {
+            SelfReferences::WithPositions => self.with_positions,
+            SelfReferences::WithoutPositions => self.without_positions,
+        }
+    }
 }
 
 impl HashModulo {
     /// Starts a stream that may mention `path`.
-    pub fn new(algorithm: HashAlgorithm, path: &StorePath, rule: SelfReferences) -> Self {
-        HashModulo { rewriter: Rewriter::blanking(Hasher::new(algorithm), path), rule }
+    pub fn new(algorithm: HashAlgorithm, path: &StorePath) -> Self {
+        HashModulo(Rewriter::blanking(Hasher::new(algorithm), path))
     }
 
-    /// The hash.
-    pub fn finish(self) -> io::Result<Hash> {
-        let (mut hasher, positions) = self.rewriter.finish()?;
-        match self.rule {
-            SelfReferences::WithPositions => {
-                for position in positions {
-                    hasher.update(format!("|{position}").as_bytes());
-                }
-            }
-            SelfReferences::WithoutPositions => {}
+    /// The hashes.
+    pub fn finish(self) -> io::Result<ModuloHashes> {
+        let (mut hasher, positions) = self.0.finish()?;
+        let without_positions = hasher.clone().finish();
+        for position in positions {
+            hasher.update(format!("|{position}").as_bytes());
         }
-        Ok(hasher.finish())
+        Ok(ModuloHashes { with_positions: hasher.finish(), without_positions })
     }
 }
 
 impl Write for HashModulo {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.rewriter.write(data)
+        self.0.write(data)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -143,10 +153,10 @@ mod tests {
             (SelfReferences::WithoutPositions, "hvcr5dwz9v3f4srmnq37s32bm9zckjmc-caself"),
             (SelfReferences::WithPositions, "z6m1b3ph77q383vvxafz4wi4bc5wjr7g-caself"),
         ] {
-            let mut nar = Writer::new(HashModulo::new(HashAlgorithm::Sha256, &scratch, rule));
+            let mut nar = Writer::new(HashModulo::new(HashAlgorithm::Sha256, &scratch));
             nar.file(false, contents.len() as u64).unwrap();
             nar.contents(contents.as_bytes()).unwrap();
-            let hash = nar.finish().unwrap().0.finish().unwrap();
+            let hash = nar.finish().unwrap().0.finish().unwrap().by(rule);
             let address = crate::content_address::ContentAddress { method: ContentMethod::Nar, hash };
             let found = address.store_path_with_references("caself", &BTreeSet::new(), true).unwrap();
             assert_eq!(found.base_name(), expected, "{rule:?}");
