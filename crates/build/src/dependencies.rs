@@ -240,10 +240,17 @@ fn work(
         drop(shared);
         let result = match job.refused {
             Some(refused) => Ok(conclude::refused(&job.loaded, refused, &Clock::start())),
-            None => build_resolved(&job.loaded, known, store, sandbox, &for_dependency(request, &job.loaded), &mut |event| {
-                // The receiver is gone only when everything is.
-                let _ = events.send((path.clone(), event));
-            }),
+            None => build_resolved(
+                &job.loaded,
+                known,
+                store,
+                sandbox,
+                &for_dependency(request, &job.loaded),
+                &mut |event| {
+                    // The receiver is gone only when everything is.
+                    let _ = events.send((path.clone(), event));
+                },
+            ),
         };
         let mut shared = lock(state);
         shared.running -= 1;

@@ -90,9 +90,9 @@ impl<'a> Known<'a> {
         let derivation = match resolve::resolve(&loaded.derivation, &built) {
             Ok(derivation) => derivation,
             Err(error @ ResolveError::NotBuilt { .. }) => return Ok(Err(Refused::NotBuilt(error))),
-            Err(
-                error @ (ResolveError::Derivation(_) | ResolveError::Structured(_) | ResolveError::Paths(_)),
-            ) => return Ok(Err(Refused::Input(error.to_string()))),
+            Err(error @ (ResolveError::Derivation(_) | ResolveError::Structured(_) | ResolveError::Paths(_))) => {
+                return Ok(Err(Refused::Input(error.to_string())));
+            }
         };
         let path = match derivation_path(&derivation) {
             Ok(path) => path,
@@ -117,11 +117,7 @@ impl<'a> Known<'a> {
             if let Some(hash) = self.realisation_hash(&loaded.derivation) {
                 let realisations: Vec<Realisation> = outputs
                     .iter()
-                    .map(|(name, path)| Realisation {
-                        derivation_hash: hash,
-                        output: name.clone(),
-                        path: path.clone(),
-                    })
+                    .map(|(name, path)| Realisation { derivation_hash: hash, output: name.clone(), path: path.clone() })
                     .collect();
                 self.store.register_realisations(&realisations)?;
             }
