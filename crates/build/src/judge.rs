@@ -181,21 +181,39 @@ fn facts(path: &StorePath, inspection: &Inspection) -> OutputFacts {
 
 /// Outputs that refer to each other in a circle cannot be registered one after the other.
 fn cycle(plan: &fodder_model::plan::BuildPlan, facts: &BTreeMap<String, OutputFacts>) -> Option<String> {
-    let mut waiting: BTreeMap<&String, &OutputFacts> = facts.iter().collect();
-    loop {
-        let names: BTreeMap<&StorePath, &String> = waiting.iter().map(|(name, facts)| (&facts.path, *name)).collect();
-        let blocker = |facts: &OutputFacts| {
-            facts.references.iter().filter(|path| **path != facts.path).find_map(|path| names.get(path))
-        };
-        waiting.retain(|_, facts| blocker(facts).is_some());
-        if waiting.len() == names.len() {
-            let (to, from) = waiting.iter().find_map(|(to, facts)| blocker(facts).map(|from| (to, from)))?;
-            return Some(format!(
-                "cycle detected in build of '{}' in the references of output '{from}' from output '{to}'",
-                plan.derivation
-            ));
+    let (mut visited, mut parents) = (BTreeSet::new(), Vec::new());
+    let (to, from) = facts.keys().find_map(|name| cycle_below(name, facts, &mut visited, &mut parents))?;
+    Some(format!(
+        "cycle detected in build of '{}' in the references of output '{to}' from output '{from}'",
+        plan.derivation
+    ))
+}
+
+/// Visits outputs in the order in which Nix does (by name, depth first), so that of several circles the same one is named.
+fn cycle_below<'a>(
+    name: &'a String,
+    facts: &'a BTreeMap<String, OutputFacts>,
+    visited: &mut BTreeSet<&'a String>,
+    parents: &mut Vec<&'a String>,
+) -> Option<(&'a String, &'a String)> {
+    if !visited.insert(name) {
+        return None;
+    }
+    parents.push(name);
+    let references = &facts[name].references;
+    for (other, other_facts) in facts {
+        if other == name || !references.contains(&other_facts.path) {
+            continue;
+        }
+        if parents.contains(&other) {
+            return Some((other, name));
+        }
+        if let Some(cycle) = cycle_below(other, facts, visited, parents) {
+            return Some(cycle);
         }
     }
+    parents.pop();
+    None
 }
 
 /// The places in each output that mention a path which that output must not.
@@ -206,7 +224,9 @@ fn reference_hits(prepared: &Prepared, violations: &[Violation]) -> Result<Refer
         let mut forbidden: BTreeSet<&StorePath> = BTreeSet::new();
         for violation in violations {
             match violation {
-                Violation::FixedRefers { references, derivation: _ } => forbidden.extend(references),
+                Violation::FixedRefers { references, derivation: _, path: _, allows_references: _ } => {
+                    forbidden.extend(references)
+                }
                 Violation::Disallowed { paths, path, attribute: _ } if path == output => forbidden.extend(paths),
                 Violation::Disallowed { .. }
                 | Violation::NotAPlainFile { .. }

@@ -267,6 +267,7 @@ fn plan_with(
             error @ (PlanError::Platform { .. }
             | PlanError::Features { .. }
             | PlanError::NoSandbox { .. }
+            | PlanError::ImpurePath { .. }
             | PlanError::Unsupported { .. }
             | PlanError::Graph(_)),
         ) => Ok(Err(Refused::Plan(error))),
