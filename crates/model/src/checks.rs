@@ -49,15 +49,24 @@ pub enum Violation {
         got: Hash,
     },
     /// A fixed output that refers to store paths.
-    #[error("{}", fixed_refers(derivation, *allows_references, path, references))]
+    #[error(
+        "fixed-output derivations must not reference store paths: '{derivation}' references {} distinct paths, e.g. '{}'",
+        references.len(), references.first().map(ToString::to_string).unwrap_or_default()
+    )]
     FixedRefers {
         /// The derivation.
         derivation: StorePath,
+        /// What it refers to.
+        references: BTreeSet<StorePath>,
+    },
+    /// A mention of store paths in contents whose address has no place for references.
+    #[error(
+        "fixed output derivation '{}' is not allowed to refer to other store paths.\nYou may need to use the 'unsafeDiscardReferences' derivation attribute, see the manual for more details.",
+        path.name()
+    )]
+    NoPlaceForReferences {
         /// The output.
         path: StorePath,
-        /// Whether its content address has a place for references; Nix has other words where it has none.
-        #[serde(skip)]
-        allows_references: bool,
         /// What it refers to.
         references: BTreeSet<StorePath>,
     },
@@ -105,25 +114,6 @@ pub enum Violation {
         /// Allowed.
         limit: u64,
     },
-}
-
-fn fixed_refers(
-    derivation: &StorePath,
-    allows_references: bool,
-    path: &StorePath,
-    references: &BTreeSet<StorePath>,
-) -> String {
-    if !allows_references {
-        return format!(
-            "fixed output derivation '{}' is not allowed to refer to other store paths.\nYou may need to use the 'unsafeDiscardReferences' derivation attribute, see the manual for more details.",
-            path.name()
-        );
-    }
-    format!(
-        "fixed-output derivations must not reference store paths: '{derivation}' references {} distinct paths, e.g. '{}'",
-        references.len(),
-        references.first().map(ToString::to_string).unwrap_or_default()
-    )
 }
 
 fn list(paths: &BTreeSet<StorePath>) -> String {
@@ -176,11 +166,10 @@ fn fixed(rules: &Rules, specified: Hash, facts: &OutputFacts, violations: &mut V
         violations.push(Violation::NotAPlainFile { path: facts.path.clone() });
         return;
     };
-    let refers = (!facts.references.is_empty()).then(|| Violation::FixedRefers {
-        derivation: rules.derivation.clone(),
-        path: facts.path.clone(),
-        allows_references: content.allows_references(),
-        references: facts.references.clone(),
+    let references = facts.references.clone();
+    let refers = (!references.is_empty()).then(|| match content.allows_references() {
+        true => Violation::FixedRefers { derivation: rules.derivation.clone(), references },
+        false => Violation::NoPlaceForReferences { path: facts.path.clone(), references },
     });
     let mismatch = (content.hash != specified).then(|| Violation::HashMismatch {
         derivation: rules.derivation.clone(),
