@@ -114,6 +114,11 @@ impl Store {
         &self.root
     }
 
+    /// The directory that holds the objects, `ROOT/nix/store`.
+    pub fn objects_path(&self) -> &Path {
+        self.objects.path()
+    }
+
     /// Where an object is on disk: `ROOT/nix/store/<base name>`.
     pub fn real_path(&self, path: &StorePath) -> PathBuf {
         self.objects.child(path.base_name())
