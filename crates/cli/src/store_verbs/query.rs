@@ -189,6 +189,7 @@ fn binding_of(store: &Store, path: &StorePath, name: &str) -> Result<String, Fai
 
 /// Nix's drawing; a path that was drawn before is not drawn again with what is below it.
 fn print_tree(store: &Store, top: &StorePath, done: &mut BTreeSet<StorePath>) -> Result<(), StoreError> {
+    valid(store, top)?;
     let mut pending = vec![(top.clone(), String::new(), String::new())];
     while let Some((path, first, rest)) = pending.pop() {
         let is_drawn = !done.insert(path.clone());
