@@ -8,12 +8,16 @@
 #![forbid(unsafe_code)]
 
 mod add;
+mod collect;
 mod database;
 mod directory;
 mod error;
+mod find_roots;
 mod http;
+mod liveness;
 mod lock;
 mod logs;
+mod optimise;
 mod order;
 mod path_info;
 mod publish;
@@ -26,13 +30,19 @@ mod store;
 mod temporary_roots;
 mod tree;
 mod users;
+mod verify;
 
 pub use add::{dump, source_path};
+pub use collect::{Collected, CollectionEvent, Garbage, Survey};
 pub use error::{StoreError, chain};
+pub use find_roots::{Root, RootHolder};
 pub use http::{Http, HttpError, HttpSettings, Proxies};
+pub use liveness::KeepRules;
 pub use lock::PathLocks;
+pub use optimise::{OptimiseEvent, Optimised};
 pub use order::references_first;
 pub use path_info::{PathInfo, Registration};
 pub use scratch::{Scratch, ScratchPart};
 pub use store::Store;
 pub use users::{BuildUser, allocate_build_user, first_build_user};
+pub use verify::VerifyEvent;

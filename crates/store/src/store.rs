@@ -154,6 +154,11 @@ impl Store {
         self.temporary_roots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it was opened to be changed.
+    pub fn is_writable(&self) -> bool {
+        self.is_writable
+    }
+
     /// Refuses to change a store that was opened for reading.
     pub(crate) fn check_writable(&self, action: &'static str) -> Result<(), StoreError> {
         match self.is_writable {

@@ -12,7 +12,7 @@ use fodder_model::{
     derivation::{Derivation, aterm},
     store_path::StorePath,
 };
-use fodder_store::{PathInfo, Store, StoreError, references_first};
+use fodder_store::{PathInfo, Root, Store, StoreError, references_first};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) fn query(store: &Store, arguments: &QueryArguments) -> Result<u8, Failure> {
@@ -29,7 +29,7 @@ pub(crate) fn query(store: &Store, arguments: &QueryArguments) -> Result<u8, Fai
         size,
         tree,
         graph,
-        roots: _,
+        roots,
         resolve,
         binding,
         use_output,
@@ -87,6 +87,8 @@ pub(crate) fn query(store: &Store, arguments: &QueryArguments) -> Result<u8, Fai
         }
     } else if *graph {
         print_graph(&store.closure(&asked(*use_output)?)?);
+    } else if *roots {
+        print_roots_of(store, &asked(*use_output)?)?;
     } else if let Some(name) = binding {
         for path in &given {
             print_line(&binding_of(store, path, name)?);
@@ -147,6 +149,33 @@ fn referrers_closure_of(store: &Store, path: StorePath) -> Result<BTreeSet<Store
         }
     }
     Ok(found)
+}
+
+/// The roots of everything that keeps the paths: what refers to them, and the outputs of derivations among that.
+fn print_roots_of(store: &Store, paths: &[StorePath]) -> Result<(), StoreError> {
+    let mut found = BTreeSet::new();
+    let mut pending = paths.to_vec();
+    while let Some(path) = pending.pop() {
+        if found.contains(&path) {
+            continue;
+        }
+        valid(store, &path)?;
+        pending.extend(store.referrers(&path)?);
+        if path.is_derivation() {
+            for output in store.derivation_outputs(&path)?.into_values() {
+                if store.is_valid(&output)? {
+                    pending.push(output);
+                }
+            }
+        }
+        found.insert(path);
+    }
+    for Root { holder, path } in store.find_roots()? {
+        if found.contains(&path) {
+            print_line(&format!("{} -> {path}", harmless(holder.to_string().as_bytes())));
+        }
+    }
+    Ok(())
 }
 
 fn derivation(store: &Store, path: &StorePath) -> Result<Derivation, Failure> {
