@@ -1,7 +1,7 @@
 //! Content addresses: how a fixed output is hashed, and the store path that its hash implies.
 
 use crate::{
-    hash::{Hash, HashAlgorithm},
+    hash::{Hash, HashAlgorithm, HashError},
     store_path::{StorePath, StorePathError},
 };
 use serde::Serialize;
@@ -75,6 +75,25 @@ impl ContentMethod {
     }
 }
 
+/// Why a text is not a content address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ContentAddressError {
+    /// Neither `text:sha256:…` nor `fixed:…`, or a method with an algorithm that it does not take.
+    #[error("'{text}' is not a content address")]
+    Form {
+        /// What was given.
+        text: String,
+    },
+    /// The hash in it is none.
+    #[error("'{text}' is not a content address")]
+    Hash {
+        /// What was given.
+        text: String,
+        /// What is wrong with the hash.
+        source: HashError,
+    },
+}
+
 /// A method and the hash it gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ContentAddress {
@@ -85,6 +104,41 @@ pub struct ContentAddress {
 }
 
 impl ContentAddress {
+    /// Reads the spelling of databases and binary caches. The hash may be in any base.
+    pub fn parse(text: &str) -> Result<Self, ContentAddressError> {
+        let unknown = || ContentAddressError::Form { text: text.to_owned() };
+        let (method, rest) = match text.split_once(':') {
+            Some(("text", rest)) => (ContentMethod::Text, rest),
+            Some(("fixed", rest)) => match ContentMethod::split_prefix(rest) {
+                (ContentMethod::Text, _) => return Err(unknown()),
+                (method, rest) => (method, rest),
+            },
+            Some(_) | None => return Err(unknown()),
+        };
+        // Without the name of an algorithm, as in an SRI hash, Nix reads none here either.
+        if !rest.contains(':') {
+            return Err(unknown());
+        }
+        let hash = Hash::parse_any(rest, None)
+            .map_err(|source| ContentAddressError::Hash { text: text.to_owned(), source })?;
+        match method.allows(hash.algorithm()) {
+            true => Ok(ContentAddress { method, hash }),
+            false => Err(unknown()),
+        }
+    }
+
+    /// Whether `path` is the path of an object with this address and these references.
+    pub fn is_path_of(&self, path: &StorePath, references: &BTreeSet<StorePath>, self_reference: bool) -> bool {
+        let has_references = self_reference || !references.is_empty();
+        let is_possible = match self.method {
+            ContentMethod::Text => !self_reference,
+            ContentMethod::Flat | ContentMethod::Nar | ContentMethod::Git => {
+                !has_references || self.allows_references()
+            }
+        };
+        is_possible && self.store_path_with_references(path.name(), references, self_reference).as_ref() == Ok(path)
+    }
+
     /// Whether objects with this address may refer to other store paths and still have a path: NARs by SHA-256, and text.
     pub fn allows_references(&self) -> bool {
         self.method == ContentMethod::Text
@@ -167,6 +221,17 @@ mod tests {
         assert_eq!(text(ContentMethod::Flat), "fixed:sha256:00xyyr3fi8l6hb839bv3f7yb86yjv7xi1cgh1xnhipym4asvb4aq");
         assert_eq!(text(ContentMethod::Text), "text:sha256:00xyyr3fi8l6hb839bv3f7yb86yjv7xi1cgh1xnhipym4asvb4aq");
         assert!(text(ContentMethod::Nar).starts_with("fixed:r:sha256:"));
+        for method in [ContentMethod::Flat, ContentMethod::Nar, ContentMethod::Text, ContentMethod::Git] {
+            assert_eq!(ContentAddress::parse(&text(method)), Ok(ContentAddress { method, hash }));
+        }
+        let digest = hash.to_nix32();
+        for wrong in
+            ["", "text", "fixed:", "nar:sha256:x", &format!("fixed:{digest}"), &format!("fixed:text:sha256:{digest}")]
+        {
+            assert!(ContentAddress::parse(wrong).is_err(), "{wrong}");
+        }
+        let md5 = Hash::of(HashAlgorithm::Md5, b"").to_nix32();
+        assert!(ContentAddress::parse(&format!("text:md5:{md5}")).is_err());
         assert_eq!(ContentMethod::split_prefix("r:sha256"), (ContentMethod::Nar, "sha256"));
         assert_eq!(ContentMethod::split_prefix("sha1"), (ContentMethod::Flat, "sha1"));
     }

@@ -6,16 +6,18 @@ mod root;
 use crate::{
     bytes::ByteString,
     checks::Rules,
-    content_address::ContentAddress,
-    derivation::{Derivation, Kind},
+    content_address::ContentMethod,
+    derivation::{Derivation, Kind, Output, resolve},
     environment::{self, BUILD_DIRECTORY},
+    hash::{Hash, HashAlgorithm},
     host::{Certificates, HostFacts},
     options::Options,
     profile::Profile,
     reference_graph::{self, GraphError, Input},
+    rewrite::SelfReferences,
     sandbox::{HostName, Identity, Limits, Namespace, Process, Program, Resource, ResourceLimit, SandboxPlan},
     short_form::Tool,
-    store_path::StorePath,
+    store_path::{StorePath, StorePathError},
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,8 +42,8 @@ pub struct BuildPlan {
     pub impure_variables: Vec<ByteString>,
     /// What outputs will be judged by.
     pub rules: Rules,
-    /// How a fixed or floating output is hashed.
-    pub content: Option<ContentAddress>,
+    /// How the output is hashed, and the hash where it is declared; `None` for input-addressed ones.
+    pub content: Option<Content>,
     /// Outputs that are not scanned for references.
     pub discard_references: BTreeSet<String>,
     /// What the reader should know before it runs.
@@ -50,6 +52,20 @@ pub struct BuildPlan {
     pub reasons: BTreeMap<String, String>,
     /// The sandbox.
     pub sandbox: SandboxPlan,
+}
+
+/// How outputs are hashed whose path follows from what is in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Content {
+    /// How.
+    pub method: ContentMethod,
+    /// With what.
+    pub algorithm: HashAlgorithm,
+    /// The hash that is declared, if one is.
+    pub declared: Option<Hash>,
+    /// How mentions of the output's own path count in the hash.
+    pub self_references: SelfReferences,
 }
 
 /// How the build is connected.
@@ -86,6 +102,8 @@ pub struct Settings {
     pub network: Option<NetworkMode>,
     /// `--extra-sandbox-paths`
     pub extra_paths: Vec<ExtraPath>,
+    /// `--self-references`
+    pub self_references: SelfReferences,
 }
 
 /// Places inside that nothing of the host's may take.
@@ -158,6 +176,8 @@ pub struct Request<'a> {
     pub tools: &'a [Tool],
     /// Scratch directories.
     pub scratch: &'a ScratchPaths,
+    /// Another text for every build: what an impure output must not be the same as before for.
+    pub unique: &'a str,
 }
 
 /// Why there is no plan. The words are Nix's where Nix has words.
@@ -203,6 +223,9 @@ pub enum PlanError {
         /// The derivation.
         path: StorePath,
     },
+    /// An output's path cannot be formed.
+    #[error(transparent)]
+    Path(#[from] StorePathError),
     /// A reference graph that cannot be exported.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -244,13 +267,9 @@ fn is_builtin(derivation: &Derivation) -> bool {
 
 /// Makes the plan.
 pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
-    let Request { derivation, path, options, inputs, host, profile, settings, tools, scratch } = *request;
+    let Request { derivation, path, options, inputs, host, profile, settings, tools, scratch, unique } = *request;
     refuse_what_cannot_run(request)?;
-    let outputs: BTreeMap<String, StorePath> = derivation
-        .known_output_paths()
-        .into_iter()
-        .filter_map(|(name, path)| path.map(|path| (name.to_owned(), path)))
-        .collect();
+    let outputs = written_paths(derivation, path, unique)?;
     let network = network(derivation, path, settings)?;
     let has_network = network.mode == NetworkMode::Host;
     let graphs = reference_graph::graphs(options, inputs)?;
@@ -331,12 +350,44 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
             fixed: derivation.fixed_content().map(|content| content.hash),
             outputs: options.checks.clone(),
         },
-        content: derivation.fixed_content(),
+        content: content(derivation, settings.self_references),
         discard_references: options.discard_references.clone(),
         notes,
         reasons: root.reasons,
         sandbox,
     })
+}
+
+/// Where the builder writes its outputs: at their paths, or at scratch paths where the path follows from what is written.
+fn written_paths(
+    derivation: &Derivation,
+    path: &StorePath,
+    unique: &str,
+) -> Result<BTreeMap<String, StorePath>, PlanError> {
+    let mut paths = BTreeMap::new();
+    for (name, output) in &derivation.outputs {
+        let written = match output {
+            Output::InputAddressed { path } => path.clone(),
+            Output::Fixed { content } => content.store_path(&derivation.output_path_name(name))?,
+            Output::Floating { .. } => resolve::scratch_path(path, &derivation.name, name)?,
+            Output::Impure { .. } => resolve::impure_scratch_path(unique, &derivation.name, name)?,
+            Output::Deferred => {
+                let what = "depends on outputs that have no path yet; build it, or them, first".to_owned();
+                return Err(PlanError::Unsupported { path: path.clone(), what });
+            }
+        };
+        paths.insert(name.clone(), written);
+    }
+    Ok(paths)
+}
+
+fn content(derivation: &Derivation, self_references: SelfReferences) -> Option<Content> {
+    let (method, algorithm, declared) = match derivation.outputs.values().next()? {
+        Output::Fixed { content } => (content.method, content.hash.algorithm(), Some(content.hash)),
+        Output::Floating { method, algorithm } | Output::Impure { method, algorithm } => (*method, *algorithm, None),
+        Output::InputAddressed { .. } | Output::Deferred => return None,
+    };
+    Some(Content { method, algorithm, declared, self_references })
 }
 
 fn some(limit: u64) -> Option<u64> {
@@ -368,17 +419,19 @@ fn refuse_what_cannot_run(request: &Request<'_>) -> Result<(), PlanError> {
             available: host.features.clone(),
         });
     }
-    match derivation.kind() {
-        Kind::InputAddressed | Kind::Fixed => Ok(()),
-        Kind::Floating => unsupported("is content-addressed without a declared hash, which is not supported yet"),
-        Kind::Deferred => unsupported("depends on outputs that have no path yet, which is not supported yet"),
-        Kind::Impure => unsupported("is impure, which is not supported yet"),
-    }
+    Ok(())
 }
 
 fn network(derivation: &Derivation, path: &StorePath, settings: &Settings) -> Result<Network, PlanError> {
     let network = |mode, why: &str| Ok(Network { mode, why: why.to_owned() });
+    let is_impure = derivation.kind() == Kind::Impure;
     match (may_reach_network(derivation), settings.network) {
+        (false, Some(NetworkMode::Host)) if is_impure => {
+            network(NetworkMode::Host, "it is impure, and you asked for the host's namespace")
+        }
+        (false, None) if is_impure => {
+            network(NetworkMode::None, "it is impure and declares no output hash; `--network host` lets it out")
+        }
         (false, Some(NetworkMode::Host)) => Err(PlanError::NetworkNotDeclared { path: path.clone() }),
         (false, None | Some(NetworkMode::None)) => {
             network(NetworkMode::None, "no output hash is declared, so nothing would notice what was downloaded")

@@ -194,7 +194,7 @@ impl Store {
     }
 
     /// Asked before anything is moved, so that a refused object leaves nothing behind.
-    fn first_invalid(&self, info: &PathInfo) -> Result<Option<StorePath>, StoreError> {
+    pub(crate) fn first_invalid(&self, info: &PathInfo) -> Result<Option<StorePath>, StoreError> {
         for reference in info.references.iter().filter(|reference| **reference != info.path) {
             if !self.is_valid(reference)? {
                 return Ok(Some(reference.clone()));

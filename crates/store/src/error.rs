@@ -2,7 +2,12 @@
 //!
 //! Messages say what we were doing and to which path; what the kernel or SQLite answered is the `source()`, never both.
 
-use fodder_model::{bytes::ByteString, nar::NarError, store_path::StorePath, store_path::StorePathError};
+use fodder_model::{
+    bytes::ByteString,
+    nar::{NarError, NarReadError},
+    store_path::StorePath,
+    store_path::StorePathError,
+};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -168,6 +173,46 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong with it.
         source: NarError,
+    },
+    /// Bytes are not a NAR, end too early, or could not be had.
+    #[error("cannot unpack '{}'", shown(path))]
+    Unpack {
+        /// The file or directory that was being unpacked.
+        path: PathBuf,
+        /// What is wrong with the archive.
+        source: NarReadError,
+    },
+    /// An object is not what was promised. The words are Nix's.
+    #[error("{what} mismatch importing path '{path}';\n  specified: {specified}\n  got:       {got}")]
+    ImportMismatch {
+        /// The path.
+        path: StorePath,
+        /// What differs.
+        what: &'static str,
+        /// What was promised.
+        specified: String,
+        /// What it is.
+        got: String,
+    },
+    /// A content address from which another path follows. The words are Nix's.
+    #[error("cannot add path '{path}' to the Nix store because it claims to be content-addressed but isn't")]
+    NotContentAddressed {
+        /// The path.
+        path: StorePath,
+    },
+    /// A path that ends in `.drv` must be a derivation.
+    #[error("cannot add '{path}': it is not a derivation: {reason}")]
+    NotADerivation {
+        /// The path.
+        path: StorePath,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A directory or link where a regular file must be.
+    #[error("'{}' is not a regular file", shown(path))]
+    NotAFile {
+        /// What is there.
+        path: PathBuf,
     },
     /// Something wrote to a tree while it was copied.
     #[error("'{}' changed while it was read", shown(path))]

@@ -1,6 +1,6 @@
 //! What the database knows about a path, as data.
 
-use fodder_model::{hash::Hash, store_path::StorePath};
+use fodder_model::{content_address::ContentAddress, hash::Hash, store_path::StorePath};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A valid path: one row of the database with its references.
@@ -25,6 +25,18 @@ pub struct PathInfo {
     /// The content address as Nix spells it (`text:sha256:…`, `fixed:r:sha256:…`, `fixed:sha1:…`, digests in nix32), for
     /// a path that can be computed from its contents.
     pub content_address: Option<String>,
+}
+
+impl PathInfo {
+    /// Whether the path follows from its content address and references, so that nobody need vouch for it. Says nothing about
+    /// whether the contents have that address.
+    pub fn is_content_addressed(&self) -> bool {
+        let address = self.content_address.as_deref().and_then(|text| ContentAddress::parse(text).ok());
+        let Some(address) = address else { return false };
+        let mut references = self.references.clone();
+        let self_reference = references.remove(&self.path);
+        address.is_path_of(&self.path, &references, self_reference)
+    }
 }
 
 /// A path to be made valid.

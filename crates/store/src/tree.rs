@@ -161,7 +161,8 @@ fn open(parent: BorrowedFd<'_>, name: &OsStr, path: &Path, flags: OFlags) -> Res
     }
 }
 
-fn create_directory(parent: &Directory, name: &OsStr) -> Result<Directory, StoreError> {
+/// Creates a directory for us alone and opens it.
+pub(crate) fn create_directory(parent: &Directory, name: &OsStr) -> Result<Directory, StoreError> {
     rustix::fs::mkdirat(parent, name, Mode::RWXU).at("create the directory", parent.child(name))?;
     parent.open(OsString::from(name))
 }

@@ -207,6 +207,12 @@ impl<R: Read> Reader<R> {
         }
     }
 
+    /// Gives the input back, wherever it is, with the number of bytes that were read: for an archive inside a longer stream.
+    /// After [`Reader::next_event`] has returned `None`, this is the first byte behind the archive.
+    pub fn into_input(self) -> (R, u64) {
+        (self.input, self.offset)
+    }
+
     fn node(&mut self) -> Result<NarEvent, NarReadError> {
         if self.directories.len() >= DEPTH_LIMIT {
             return Err(NarReadError::TooDeep);

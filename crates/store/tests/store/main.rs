@@ -3,6 +3,7 @@
 
 mod collecting;
 mod concurrency;
+mod importing;
 mod lab;
 mod opening;
 mod publishing;
