@@ -22,6 +22,7 @@ mod outputs; // canonical form, references, declared hashes
 mod rules; // the sandbox as a builder sees it
 mod setup_script; // the phases' own tests
 mod store; // what is left behind, whatever happened
+mod store_verbs; // `fodder store …`, beside real Nix
 mod stripping; // references that a compiler leaves, and how they go
 mod tools; // tools of the machine, wherever they are
 mod verbs; // show, explain, hash, refs

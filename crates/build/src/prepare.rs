@@ -301,12 +301,24 @@ fn profile_of(loaded: &Loaded, request: &BuildRequest) -> Result<Profile, BuildE
     }
 }
 
+/// Keeps whatever will be asked for from garbage collection, before it is: a collector that runs meanwhile would delete it
+/// after the answer.
+fn keep_inputs(loaded: &Loaded, store: Option<&Store>) -> Result<(), BuildError> {
+    let Some(store) = store.filter(|store| store.is_writable()) else { return Ok(()) };
+    let outputs = loaded.derivation.input_derivations.keys().filter_map(|path| loaded.set.get(path));
+    let outputs: Vec<StorePath> =
+        outputs.flat_map(|derivation| derivation.known_output_paths().into_values().flatten()).collect();
+    store.add_temporary_roots(loaded.derivation.input_sources.iter().chain(&outputs))?;
+    Ok(())
+}
+
 /// The closure of the inputs. `planned` stands in for paths that are not in the store yet.
 fn inputs(
     loaded: &Loaded,
     store: Option<&Store>,
     planned: &BTreeMap<StorePath, Input>,
 ) -> Result<Result<BTreeMap<StorePath, Input>, Refused>, BuildError> {
+    keep_inputs(loaded, store)?;
     let mut wanted: BTreeSet<StorePath> = BTreeSet::new();
     let mut inputs = BTreeMap::new();
     for source in &loaded.derivation.input_sources {

@@ -35,6 +35,8 @@ pub(crate) enum Verb {
     Hash(HashArguments),
     /// List every place in a file or directory that mentions a store path.
     Refs(RefsArguments),
+    /// Look into the store, and look after it.
+    Store(crate::store_verbs::arguments::StoreArguments),
     /// Print a completion script for a shell.
     Completions {
         /// For which shell.

@@ -90,6 +90,28 @@ pub enum StoreError {
         /// The path.
         path: StorePath,
     },
+    /// Something keeps a path that was to be deleted. The first words are Nix's.
+    #[error(
+        "cannot delete path '{path}' since it is still alive{}",
+        referrer.as_ref().map(|path| format!(": '{path}' refers to it")).unwrap_or_default()
+    )]
+    Alive {
+        /// The path.
+        path: StorePath,
+        /// A path that refers to it, when that is why.
+        referrer: Option<StorePath>,
+    },
+    /// A file of temporary roots holds something else: nobody knows what its owner is using.
+    #[error(
+        "'{}' has '{found}' where a store path was expected; end the process that it is named after, or remove it",
+        shown(path)
+    )]
+    TemporaryRoot {
+        /// The file.
+        path: PathBuf,
+        /// What is in it.
+        found: ByteString,
+    },
     /// Only paths whose references are valid may be registered.
     #[error("cannot register '{path}': it refers to '{reference}', which is not valid")]
     InvalidReference {
@@ -136,6 +158,12 @@ pub enum StoreError {
     #[error("file '{}' has an unsupported type", shown(path))]
     UnsupportedType {
         /// The device, socket or pipe.
+        path: PathBuf,
+    },
+    /// Only a regular file has contents without a form.
+    #[error("'{}' is not a regular file; add it with --mode nar", shown(path))]
+    NotAFile {
+        /// The directory, link or device.
         path: PathBuf,
     },
     /// The tree does not fit into a NAR.
