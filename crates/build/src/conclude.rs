@@ -7,32 +7,39 @@ use crate::{
     error::BuildError,
     judge::Verdict,
     load::Loaded,
-    outcome::{BuildOutcome, HashReport, OutputReport, Status},
+    outcome::{BuildOutcome, Event, HashReport, OutputReport, Status},
     prepare::{Prepared, Refused},
     run::Ran,
+    settle::Settled,
 };
+use fodder_model::store_path::StorePath;
 use fodder_sandbox::BuilderExit;
 use fodder_store::{PathInfo, PathLocks, Registration, Store};
-use std::{collections::BTreeMap, ffi::OsStr, os::fd::AsFd};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    os::fd::AsFd,
+};
 
-/// The outcome when all outputs are valid already; `None` when there is something to build.
-pub(crate) fn already_valid(loaded: &Loaded, store: &Store, clock: &Clock) -> Result<Option<BuildOutcome>, BuildError> {
-    let mut outputs = BTreeMap::new();
-    for (name, path) in loaded.derivation.known_output_paths() {
-        let Some(path) = path else { return Ok(None) };
-        let Some(info) = store.query(&path)? else { return Ok(None) };
-        outputs.insert(name.to_owned(), report(&info, store));
-    }
+/// The outcome when all outputs are valid already.
+pub(crate) fn already_valid(
+    loaded: &Loaded,
+    valid: &BTreeMap<String, PathInfo>,
+    store: &Store,
+    clock: &Clock,
+) -> BuildOutcome {
     let mut outcome = outcome(loaded, Status::AlreadyValid, String::new(), clock);
-    outcome.outputs = outputs;
+    outcome.outputs = valid.iter().map(|(name, info)| (name.clone(), report(info, store))).collect();
     outcome.hash = loaded.derivation.fixed_content().map(|content| HashReport { specified: content.hash, got: None });
-    Ok(Some(outcome))
+    outcome
 }
 
 /// The outcome of a derivation that is not built here.
 pub(crate) fn refused(loaded: &Loaded, refused: Refused, clock: &Clock) -> BuildOutcome {
     let status = match &refused {
-        Refused::MissingDependency { .. } | Refused::MissingDerivation(_) => Status::DependencyFailed,
+        Refused::MissingDependency { .. } | Refused::MissingDerivation(_) | Refused::NotBuilt(_) => {
+            Status::DependencyFailed
+        }
         Refused::MissingSource(_) | Refused::Plan(_) | Refused::Input(_) => Status::InputRejected,
     };
     let message = format!("Cannot build '{}'.\nReason: {refused}", loaded.path);
@@ -55,7 +62,8 @@ pub(crate) fn failed(
         BuilderExit::TimedOut { seconds } => (Status::TimedOut, format!("timed out after {seconds} seconds")),
         BuilderExit::Silent { seconds } => (Status::TimedOut, format!("timed out after {seconds} seconds of silence")),
         BuilderExit::LogLimitExceeded { bytes } => {
-            (Status::LogLimitExceeded, format!("killed after writing more than {bytes} bytes of log output"))
+            let killed = format!("killed after writing more than {bytes} bytes of log output");
+            (Status::LogLimitExceeded, format!("building derivation '{}' {killed}", loaded.path))
         }
         BuilderExit::Cancelled => return Err(BuildError::Cancelled),
     };
@@ -111,42 +119,51 @@ pub(crate) fn register(
     locks: PathLocks<'_>,
     request: &BuildRequest,
     clock: &Clock,
+    observe: &mut dyn FnMut(Event),
 ) -> Result<BuildOutcome, BuildError> {
     let Verdict { outputs, status, message, violations, references } = verdict;
     let mut outcome = ran_outcome(loaded, &prepared, &ran, status, message, clock);
     outcome.violations = violations;
     outcome.references = references.hits;
     outcome.references_omitted = references.omitted;
-    outcome.hash = prepared.plan.content.map(|content| HashReport {
-        specified: content.hash,
-        got: outputs.get("out").and_then(|inspection| inspection.content).map(|content| content.hash),
-    });
+    let got = outputs.get("out").and_then(|output| output.facts.content).map(|content| content.hash);
+    outcome.hash =
+        prepared.plan.content.and_then(|content| content.declared).map(|specified| HashReport { specified, got });
     if status != Status::Built {
         return keep_or_remove(outcome, prepared, request);
     }
+    // Paths that follow from contents are known only now; all at once and in order, so that nobody waits for somebody who waits.
+    let paths: BTreeSet<StorePath> = outputs.values().map(|output| output.facts.path.clone()).collect();
+    let final_locks = if paths.iter().all(|path| locks.holds(path)) {
+        None
+    } else {
+        Some(store.lock_paths(&paths, |path: &StorePath| observe(Event::WaitingFor(path.clone())))?)
+    };
     let mut registrations = Vec::new();
-    for (name, path) in &prepared.plan.outputs {
-        if let Some(info) = store.query(path)? {
-            outcome.outputs.insert(name.clone(), report(&info, store));
+    for (name, Settled { facts, part, name: file }) in outputs {
+        if let Some(info) = store.query(&facts.path)? {
+            outcome.outputs.insert(name, report(&info, store));
             continue;
         }
-        let inspection = &outputs[name];
         let info = PathInfo {
-            path: path.clone(),
-            nar_hash: inspection.nar_hash,
-            nar_size: inspection.nar_size,
-            references: inspection.references.clone(),
+            path: facts.path,
+            nar_hash: facts.nar_hash,
+            nar_size: facts.nar_size,
+            references: facts.references,
             deriver: Some(loaded.path.clone()),
             registration_time: now(),
             ultimate: true,
             signatures: Vec::new(),
-            content_address: inspection.content.map(|content| content.to_string()),
+            content_address: facts.content.map(|content| content.to_string()),
         };
-        store.publish(&locks, prepared.outputs.as_fd(), OsStr::new(path.base_name()), path)?;
-        outcome.outputs.insert(name.clone(), report(&info, store));
+        let directory = prepared.scratch.part(part, 0o700, None)?;
+        let locks = final_locks.as_ref().unwrap_or(&locks);
+        store.publish(locks, directory.as_fd(), OsStr::new(&file), &info.path)?;
+        outcome.outputs.insert(name, report(&info, store));
         registrations.push(Registration::from(info));
     }
     store.register(&registrations)?;
+    drop(final_locks);
     drop(locks);
     prepared.scratch.remove()?;
     Ok(outcome)

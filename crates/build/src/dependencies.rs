@@ -6,16 +6,18 @@ use crate::{
     clock::Clock,
     conclude,
     error::BuildError,
+    known::Known,
     load::Loaded,
     outcome::{BuildOutcome, Event, Status},
     prepare::Refused,
 };
 use fodder_model::{
     derivation::{
-        Derivation,
+        Derivation, Kind,
         paths::{Modulo, derivation_path},
     },
     options::{self, Options},
+    plan::may_reach_network,
     store_path::StorePath,
 };
 use fodder_sandbox::Sandbox;
@@ -35,18 +37,48 @@ pub fn build_with_dependencies(
     observe: &mut dyn FnMut(&StorePath, Event),
 ) -> Result<BuildOutcome, BuildError> {
     let clock = Clock::start();
-    let mut pending = missing(root, store, request)?;
+    let known = Known::new(&root.set, store);
+    let mut pending = missing(root, &known, request)?;
     let mut finished = Vec::new();
     if !pending.is_empty() {
         let order: Vec<StorePath> = pending.keys().cloned().collect();
-        finished = build_all(std::mem::take(&mut pending), store, sandbox, request, observe)?;
+        finished = build_all(std::mem::take(&mut pending), &known, store, sandbox, request, observe)?;
         if finished.len() < order.len() || finished.iter().any(|outcome| !outcome.success) {
             return Ok(dependency_failed(root, finished, &clock));
         }
     }
     let path = root.path.clone();
-    let mut outcome = build(root, store, sandbox, request, &mut |event| observe(&path, event))?;
+    let mut outcome = build_resolved(root, &known, store, sandbox, request, &mut |event| observe(&path, event))?;
     outcome.dependencies = finished;
+    Ok(outcome)
+}
+
+/// Builds a derivation whose inputs are built, in the form that names them as they turned out to be.
+fn build_resolved(
+    loaded: &Loaded,
+    known: &Known<'_>,
+    store: &Store,
+    sandbox: &Sandbox,
+    request: &BuildRequest,
+    observe: &mut dyn FnMut(Event),
+) -> Result<BuildOutcome, BuildError> {
+    let clock = Clock::start();
+    if let (Some(valid), false) = (known.valid_outputs(&loaded.path, &loaded.derivation, None)?, request.rebuild) {
+        // Whatever was valid a moment ago stays so while we use it.
+        store.add_temporary_roots(valid.values().map(|info| &info.path))?;
+        if let Some(valid) = known.valid_outputs(&loaded.path, &loaded.derivation, None)? {
+            return Ok(conclude::already_valid(loaded, &valid, store, &clock));
+        }
+    }
+    let resolved = match known.resolve(loaded)? {
+        Ok(resolved) => resolved,
+        Err(refused) => return Ok(conclude::refused(loaded, refused, &clock)),
+    };
+    let mut outcome = build(resolved.as_ref().unwrap_or(loaded), store, sandbox, request, observe)?;
+    outcome.drv_path = loaded.path.clone();
+    if outcome.success {
+        known.remember(loaded, &outcome, clock.start)?;
+    }
     Ok(outcome)
 }
 
@@ -59,18 +91,22 @@ struct Pending {
 }
 
 /// Everything below the root that must be built, with what it waits for. Keys are the paths that dependents use.
-fn missing(root: &Loaded, store: &Store, request: &BuildRequest) -> Result<BTreeMap<StorePath, Pending>, BuildError> {
+fn missing(
+    root: &Loaded,
+    known: &Known<'_>,
+    request: &BuildRequest,
+) -> Result<BTreeMap<StorePath, Pending>, BuildError> {
     let mut found: BTreeMap<StorePath, Pending> = BTreeMap::new();
     let mut modulo = Modulo::new(&root.set);
-    let wants_build = request.rebuild || !all_valid(&root.derivation, None, store)?;
+    let wants_build = request.rebuild || known.valid_outputs(&root.path, &root.derivation, None)?.is_none();
     let mut open: Vec<StorePath> =
-        if wants_build { needed(&root.derivation, root, store)?.into_iter().collect() } else { Vec::new() };
+        if wants_build { needed(&root.derivation, root, known)?.into_iter().collect() } else { Vec::new() };
     while let Some(path) = open.pop() {
         if found.contains_key(&path) {
             continue;
         }
         let Some(derivation) = root.set.get(&path) else { continue };
-        let waits_for = needed(derivation, root, store)?;
+        let waits_for = needed(derivation, root, known)?;
         open.extend(waits_for.iter().cloned());
         let (options, refused) = match accept(&path, derivation, &mut modulo) {
             Ok(options) => (options, None),
@@ -106,29 +142,20 @@ fn accept(path: &StorePath, derivation: &Derivation, modulo: &mut Modulo<'_>) ->
 
 /// Input derivations with an output that is used and not valid. One that is nowhere is left out here: preparing the dependent
 /// says so, in words that name it.
-fn needed(derivation: &Derivation, root: &Loaded, store: &Store) -> Result<BTreeSet<StorePath>, BuildError> {
+fn needed(derivation: &Derivation, root: &Loaded, known: &Known<'_>) -> Result<BTreeSet<StorePath>, BuildError> {
     let mut needed = BTreeSet::new();
+    let inputs = derivation.input_derivations.keys().filter_map(|path| root.set.get(path));
+    let outputs: Vec<StorePath> = inputs.flat_map(|input| input.known_output_paths().into_values().flatten()).collect();
+    // Before the question: a collector would delete them after the answer.
+    known.store().add_temporary_roots(&outputs)?;
     for (path, outputs) in &derivation.input_derivations {
         if let Some(input) = root.set.get(path)
-            && !all_valid(input, Some(outputs), store)?
+            && known.valid_outputs(path, input, Some(outputs))?.is_none()
         {
             needed.insert(path.clone());
         }
     }
     Ok(needed)
-}
-
-fn all_valid(derivation: &Derivation, only: Option<&BTreeSet<String>>, store: &Store) -> Result<bool, BuildError> {
-    for (name, path) in derivation.known_output_paths() {
-        if only.is_some_and(|only| !only.contains(name)) {
-            continue;
-        }
-        match path {
-            Some(path) if store.is_valid(&path)? => {}
-            Some(_) | None => return Ok(false),
-        }
-    }
-    Ok(true)
 }
 
 /// What the workers share.
@@ -147,6 +174,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 fn build_all(
     pending: BTreeMap<StorePath, Pending>,
+    known: &Known<'_>,
     store: &Store,
     sandbox: &Sandbox,
     request: &BuildRequest,
@@ -162,7 +190,7 @@ fn build_all(
         for _ in 0..jobs {
             let sender = sender.clone();
             let (state, changed, request) = (&state, &changed, &request);
-            scope.spawn(move || work(state, changed, store, sandbox, request, &sender));
+            scope.spawn(move || work(state, changed, known, store, sandbox, request, &sender));
         }
         drop(sender);
         for (path, event) in events {
@@ -176,9 +204,19 @@ fn build_all(
     }
 }
 
+/// A network that was asked for is for those that may have one; the others are built as if nothing had been said.
+fn for_dependency(request: &BuildRequest, loaded: &Loaded) -> BuildRequest {
+    let mut request = request.clone();
+    if !may_reach_network(&loaded.derivation) && loaded.derivation.kind() != Kind::Impure {
+        request.settings.network = None;
+    }
+    request
+}
+
 fn work(
     state: &Mutex<State>,
     changed: &Condvar,
+    known: &Known<'_>,
     store: &Store,
     sandbox: &Sandbox,
     request: &BuildRequest,
@@ -206,10 +244,17 @@ fn work(
         drop(shared);
         let result = match job.refused {
             Some(refused) => Ok(conclude::refused(&job.loaded, refused, &Clock::start())),
-            None => build(&job.loaded, store, sandbox, request, &mut |event| {
-                // The receiver is gone only when everything is.
-                let _ = events.send((path.clone(), event));
-            }),
+            None => build_resolved(
+                &job.loaded,
+                known,
+                store,
+                sandbox,
+                &for_dependency(request, &job.loaded),
+                &mut |event| {
+                    // The receiver is gone only when everything is.
+                    let _ = events.send((path.clone(), event));
+                },
+            ),
         };
         let mut shared = lock(state);
         shared.running -= 1;
@@ -245,6 +290,11 @@ fn dependency_failed(root: &Loaded, finished: Vec<BuildOutcome>, clock: &Clock) 
     let count = failed.len();
     let word = if count == 1 { "dependency" } else { "dependencies" };
     let mut message = format!("Cannot build '{}'.\nReason: {count} {word} failed.", root.path);
+    message.push_str("\nOutput paths:");
+    for path in root.derivation.known_output_paths().into_values().flatten() {
+        message.push_str(&format!("\n  {path}"));
+    }
+    message.push_str("\nWhy:");
     for path in failed {
         let chain: Vec<String> = chain(root, path).iter().map(|path| format!("\n    which needs '{path}'")).collect();
         message.push_str(&format!("\n  '{}'{}", root.path, chain.concat()));

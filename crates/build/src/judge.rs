@@ -1,19 +1,19 @@
 //! After the builder: reading its outputs and judging them.
 
 use crate::{
-    BuildRequest,
     error::BuildError,
     inspect::{self, InspectError, Inspection, Instructions},
     locate::{self, ReferenceHit, Wanted},
     outcome::{Status, is_reference},
     prepare::Prepared,
+    settle::{Settled, Unsettled, settle},
 };
 use fodder_model::{
     checks::{self, OutputFacts, Violation},
     scan::Candidates,
     store_path::StorePath,
 };
-use fodder_store::Store;
+use fodder_store::{PathInfo, ScratchPart};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
@@ -29,7 +29,7 @@ pub(crate) enum Inspected {
 
 /// The judgement on outputs that could be read.
 pub(crate) struct Verdict {
-    pub(crate) outputs: BTreeMap<String, Inspection>,
+    pub(crate) outputs: BTreeMap<String, Settled>,
     pub(crate) status: Status,
     pub(crate) message: String,
     pub(crate) violations: Vec<Violation>,
@@ -56,7 +56,7 @@ pub(crate) fn inspect_outputs(prepared: &Prepared) -> Result<Inspected, BuildErr
         let shown = plan.sandbox.root_mount_point.as_path().with_file_name("store").join(path.base_name());
         let instructions = Instructions {
             candidates: if plan.discard_references.contains(name) { &nothing } else { &candidates },
-            content: plan.content.map(|content| (content.method, content.hash.algorithm())),
+            content: plan.content.map(|content| (content.method, content.algorithm)),
             canonicalise: true,
             builder: prepared.user.as_ref().map(|user| user.uid),
         };
@@ -88,12 +88,11 @@ fn rejection(plan: &fodder_model::plan::BuildPlan, name: &str, error: &InspectEr
     }
 }
 
-/// Judges what was found.
+/// Gives outputs their paths and judges what was found. `previous` are the valid outputs that a rebuild is compared with.
 pub(crate) fn judge(
     prepared: &Prepared,
     inspected: Inspected,
-    store: &Store,
-    request: &BuildRequest,
+    previous: &BTreeMap<String, PathInfo>,
 ) -> Result<Verdict, BuildError> {
     let plan = &prepared.plan;
     let mut verdict = Verdict {
@@ -105,32 +104,35 @@ pub(crate) fn judge(
     };
     let outputs = match inspected {
         Inspected::Outputs(outputs) => outputs,
-        Inspected::Rejected(message) => {
-            verdict.status = Status::OutputRejected;
-            verdict.message = message;
-            return Ok(verdict);
+        Inspected::Rejected(message) => return Ok(verdict.rejected(message)),
+    };
+    let unsettled = match settle(prepared, &outputs)? {
+        Ok(settled) => {
+            verdict.outputs = settled;
+            None
         }
+        Err(Unsettled::Violation(violation)) => Some(violation),
+        Err(Unsettled::Cycle(message)) => return Ok(verdict.rejected(message)),
+        Err(Unsettled::Unsorted(error)) => return Ok(verdict.rejected(crate::chain(&error))),
     };
     let facts: BTreeMap<String, OutputFacts> =
-        outputs.iter().map(|(name, inspection)| (name.clone(), facts(&plan.outputs[name], inspection))).collect();
+        verdict.outputs.iter().map(|(name, settled)| (name.clone(), settled.facts.clone())).collect();
     let closure = prepared
         .inputs
         .iter()
         .map(|(path, input)| (path.clone(), (input.references.clone(), input.nar_size)))
         .collect();
-    verdict.outputs = outputs;
-    if let Some(message) = cycle(plan, &facts) {
-        verdict.status = Status::OutputRejected;
-        verdict.message = message;
-        return Ok(verdict);
-    }
-    verdict.violations = checks::check(&plan.rules, &facts, &closure);
-    verdict.references = reference_hits(prepared, &verdict.violations)?;
+    verdict.violations = match unsettled {
+        Some(violation) => vec![violation],
+        None => checks::check(&plan.rules, &facts, &closure),
+    };
+    verdict.references = reference_hits(prepared, &verdict.outputs, &verdict.violations)?;
     if let Some(leading) = leading(&verdict.violations, plan.rules.fixed) {
         verdict.status = match leading {
             Violation::HashMismatch { .. } => Status::HashMismatch,
             Violation::NotAPlainFile { .. }
             | Violation::FixedRefers { .. }
+            | Violation::NoPlaceForReferences { .. }
             | Violation::Disallowed { .. }
             | Violation::UnknownOutput { .. }
             | Violation::TooLarge { .. }
@@ -143,21 +145,27 @@ pub(crate) fn judge(
             .join("\n");
         return Ok(verdict);
     }
-    if request.rebuild {
-        for (name, path) in &plan.outputs {
-            if let Some(info) = store.query(path)?
-                && info.nar_hash != verdict.outputs[name].nar_hash
-            {
-                verdict.status = Status::NotDeterministic;
-                verdict.message = format!(
-                    "derivation '{}' may not be deterministic: output \"{path}\" differs\nbefore: {}\nnow:    {}",
-                    plan.derivation, info.nar_hash, verdict.outputs[name].nar_hash
-                );
-                break;
-            }
+    for (name, known) in previous {
+        if let Some(Settled { facts, .. }) = verdict.outputs.get(name)
+            && known.nar_hash != facts.nar_hash
+        {
+            verdict.status = Status::NotDeterministic;
+            verdict.message = format!(
+                "derivation '{}' may not be deterministic: output \"{}\" differs\nbefore: {}\nnow:    {}",
+                plan.derivation, known.path, known.nar_hash, facts.nar_hash
+            );
+            break;
         }
     }
     Ok(verdict)
+}
+
+impl Verdict {
+    fn rejected(mut self, message: String) -> Self {
+        self.status = Status::OutputRejected;
+        self.message = message;
+        self
+    }
 }
 
 /// The violation that names the outcome. A person who asks for the hash of an output that may not exist at all is told so first:
@@ -168,45 +176,24 @@ fn leading(violations: &[Violation], specified: Option<fodder_model::hash::Hash>
     if asks { reference.or(violations.first()) } else { violations.first() }
 }
 
-fn facts(path: &StorePath, inspection: &Inspection) -> OutputFacts {
-    OutputFacts {
-        path: path.clone(),
-        nar_hash: inspection.nar_hash,
-        nar_size: inspection.nar_size,
-        references: inspection.references.clone(),
-        content: inspection.content,
-        is_plain_file: inspection.is_plain_file,
-    }
-}
-
-/// Outputs that refer to each other in a circle cannot be registered one after the other.
-fn cycle(plan: &fodder_model::plan::BuildPlan, facts: &BTreeMap<String, OutputFacts>) -> Option<String> {
-    let mut waiting: BTreeMap<&String, &OutputFacts> = facts.iter().collect();
-    loop {
-        let names: BTreeMap<&StorePath, &String> = waiting.iter().map(|(name, facts)| (&facts.path, *name)).collect();
-        let blocker = |facts: &OutputFacts| {
-            facts.references.iter().filter(|path| **path != facts.path).find_map(|path| names.get(path))
-        };
-        waiting.retain(|_, facts| blocker(facts).is_some());
-        if waiting.len() == names.len() {
-            let (to, from) = waiting.iter().find_map(|(to, facts)| blocker(facts).map(|from| (to, from)))?;
-            return Some(format!(
-                "cycle detected in build of '{}' in the references of output '{from}' from output '{to}'",
-                plan.derivation
-            ));
-        }
-    }
-}
-
 /// The places in each output that mention a path which that output must not.
-fn reference_hits(prepared: &Prepared, violations: &[Violation]) -> Result<References, BuildError> {
+fn reference_hits(
+    prepared: &Prepared,
+    settled: &BTreeMap<String, Settled>,
+    violations: &[Violation],
+) -> Result<References, BuildError> {
     let mut references = References::default();
-    let store = prepared.plan.sandbox.root_mount_point.as_path().with_file_name("store");
-    for (name, output) in &prepared.plan.outputs {
+    for (name, written) in &prepared.plan.outputs {
+        // As it is now: with final paths in it where it has them, and else as the builder left it.
+        let (output, part, file) = match settled.get(name) {
+            Some(Settled { facts, part, name }) => (&facts.path, *part, name.as_str()),
+            None => (written, ScratchPart::Store, written.base_name()),
+        };
         let mut forbidden: BTreeSet<&StorePath> = BTreeSet::new();
         for violation in violations {
             match violation {
-                Violation::FixedRefers { references, derivation: _ } => forbidden.extend(references),
+                Violation::FixedRefers { references, derivation: _ }
+                | Violation::NoPlaceForReferences { references, path: _ } => forbidden.extend(references),
                 Violation::Disallowed { paths, path, attribute: _ } if path == output => forbidden.extend(paths),
                 Violation::Disallowed { .. }
                 | Violation::NotAPlainFile { .. }
@@ -231,8 +218,9 @@ fn reference_hits(prepared: &Prepared, violations: &[Violation]) -> Result<Refer
             }
             references.hits.push(hit);
         };
-        let base = Path::new(output.base_name());
-        locate::locate_at(prepared.outputs.as_fd(), base, &store.join(base), Wanted::Paths(&candidates), &mut report)?;
+        let directory = prepared.scratch.part(part, 0o700, None)?;
+        let shown = prepared.scratch.part_path(part).join(file);
+        locate::locate_at(directory.as_fd(), Path::new(file), &shown, Wanted::Paths(&candidates), &mut report)?;
     }
     Ok(references)
 }

@@ -10,15 +10,18 @@ pub mod error;
 pub mod host;
 pub mod inspect;
 mod judge;
+mod known;
 pub mod load;
 pub mod locate;
 pub mod outcome;
 mod prepare;
 mod run;
+mod settle;
 
 pub use dependencies::build_with_dependencies;
 pub use error::BuildError;
 pub use fodder_store::chain;
+pub use known::resolve_if_possible;
 pub use outcome::{BuildOutcome, Event, Status, exit_code};
 pub use prepare::{Prepared, Refused, prepare, prepare_to_explain};
 pub use run::announced_phase;
@@ -82,8 +85,10 @@ pub fn build(
     let clock = clock::Clock::start();
     prepare::add_sources(loaded, store, clock.start)?;
     let locks = prepare::lock_outputs(loaded, store, observe)?;
-    if let (Some(outcome), false) = (conclude::already_valid(loaded, store, &clock)?, request.rebuild) {
-        return Ok(outcome);
+    let known = known::Known::new(&loaded.set, store);
+    let previous = known.valid_outputs(&loaded.path, &loaded.derivation, None)?;
+    if let (Some(valid), false) = (&previous, request.rebuild) {
+        return Ok(conclude::already_valid(loaded, valid, store, &clock));
     }
     let prepared = match prepare(loaded, store, request)? {
         Ok(prepared) => prepared,
@@ -103,6 +108,10 @@ pub fn build(
     }
     observe(Event::Inspecting);
     let inspected = judge::inspect_outputs(&prepared)?;
-    let verdict = judge::judge(&prepared, inspected, store, request)?;
-    conclude::register(loaded, prepared, ran, verdict, store, locks, request, &clock)
+    let verdict = judge::judge(&prepared, inspected, &previous.unwrap_or_default())?;
+    let outcome = conclude::register(loaded, prepared, ran, verdict, store, locks, request, &clock, observe)?;
+    if outcome.success {
+        known.remember(loaded, &outcome, clock.start)?;
+    }
+    Ok(outcome)
 }

@@ -9,6 +9,7 @@ use crate::{
 };
 use fodder_model::{
     bytes::ByteString,
+    derivation::{Output, resolve::ResolveError},
     hash::Hash,
     plan::{self, BuildPlan, PlanError, Request, ScratchPaths},
     profile::{self, Profile},
@@ -57,6 +58,9 @@ pub enum Refused {
         /// Where that would be.
         path: StorePath,
     },
+    /// Outputs of input derivations whose paths nobody knows yet.
+    #[error("{0}")]
+    NotBuilt(ResolveError),
     /// The derivation itself is wrong.
     #[error("{0}")]
     Input(String),
@@ -113,13 +117,22 @@ pub(crate) fn add_derivation(loaded: &Loaded, store: &Store, time: i64) -> Resul
     Ok(())
 }
 
-/// Takes the locks of all outputs, so that two builds of one path take turns.
+/// Takes the locks of all outputs, so that two builds of one path take turns. Outputs whose path will follow from their contents
+/// are locked by derivation and name, as in Nix; nobody waits for an impure one.
 pub(crate) fn lock_outputs<'store>(
     loaded: &Loaded,
     store: &'store Store,
     observe: &mut dyn FnMut(Event),
 ) -> Result<PathLocks<'store>, BuildError> {
-    let paths: BTreeSet<StorePath> = loaded.derivation.known_output_paths().into_values().flatten().collect();
+    let mut paths: BTreeSet<StorePath> = loaded.derivation.known_output_paths().into_values().flatten().collect();
+    for (name, output) in &loaded.derivation.outputs {
+        match output {
+            Output::InputAddressed { .. } | Output::Fixed { .. } | Output::Deferred | Output::Impure { .. } => {}
+            Output::Floating { .. } => {
+                paths.extend(StorePath::from_base_name(&format!("{}.{name}", loaded.path.base_name())));
+            }
+        }
+    }
     store.add_temporary_roots(&paths)?;
     Ok(store.lock_paths(&paths, |path: &StorePath| observe(Event::WaitingFor(path.clone())))?)
 }
@@ -254,6 +267,7 @@ fn plan_with(
         settings: &settings,
         tools: &loaded.tools,
         scratch: paths,
+        unique: &scratch.and_then(Path::file_name).unwrap_or_default().to_string_lossy(),
     });
     match planned {
         Ok(mut plan) => {
@@ -267,7 +281,9 @@ fn plan_with(
             error @ (PlanError::Platform { .. }
             | PlanError::Features { .. }
             | PlanError::NoSandbox { .. }
+            | PlanError::ImpurePath { .. }
             | PlanError::Unsupported { .. }
+            | PlanError::Path(_)
             | PlanError::Graph(_)),
         ) => Ok(Err(Refused::Plan(error))),
     }
@@ -285,12 +301,24 @@ fn profile_of(loaded: &Loaded, request: &BuildRequest) -> Result<Profile, BuildE
     }
 }
 
+/// Keeps whatever will be asked for from garbage collection, before it is: a collector that runs meanwhile would delete it
+/// after the answer.
+fn keep_inputs(loaded: &Loaded, store: Option<&Store>) -> Result<(), BuildError> {
+    let Some(store) = store.filter(|store| store.is_writable()) else { return Ok(()) };
+    let outputs = loaded.derivation.input_derivations.keys().filter_map(|path| loaded.set.get(path));
+    let outputs: Vec<StorePath> =
+        outputs.flat_map(|derivation| derivation.known_output_paths().into_values().flatten()).collect();
+    store.add_temporary_roots(loaded.derivation.input_sources.iter().chain(&outputs))?;
+    Ok(())
+}
+
 /// The closure of the inputs. `planned` stands in for paths that are not in the store yet.
 fn inputs(
     loaded: &Loaded,
     store: Option<&Store>,
     planned: &BTreeMap<StorePath, Input>,
 ) -> Result<Result<BTreeMap<StorePath, Input>, Refused>, BuildError> {
+    keep_inputs(loaded, store)?;
     let mut wanted: BTreeSet<StorePath> = BTreeSet::new();
     let mut inputs = BTreeMap::new();
     for source in &loaded.derivation.input_sources {

@@ -1,7 +1,10 @@
 //! What can be typed. Names that Nix has are Nix's.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use fodder_model::plan::{ExtraPath, NetworkMode};
+use fodder_model::{
+    plan::{ExtraPath, NetworkMode},
+    rewrite::SelfReferences,
+};
 use std::path::PathBuf;
 
 /// Runs one Nix-style derivation as you: no daemon, no root, a sandbox that either holds or refuses to start.
@@ -32,6 +35,8 @@ pub(crate) enum Verb {
     Hash(HashArguments),
     /// List every place in a file or directory that mentions a store path.
     Refs(RefsArguments),
+    /// Look into the store, and look after it.
+    Store(crate::store_verbs::arguments::StoreArguments),
     /// Print a completion script for a shell.
     Completions {
         /// For which shell.
@@ -80,9 +85,29 @@ pub(crate) struct SandboxArguments {
     /// Bytes of log until the build is killed; 0 is without limit.
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     pub(crate) max_build_log_size: u64,
+    /// How mentions of an output's own path count in the path that its contents give it; Nix 2.17 to 2.34 do it the second way.
+    #[arg(long, value_name = "RULE", default_value = "with-positions")]
+    pub(crate) self_references: SelfReferencesArgument,
     /// Do not use the network, whatever the derivation declares.
     #[arg(long)]
     pub(crate) offline: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SelfReferencesArgument {
+    /// The places are hashed as well: Nix up to 2.16, and from 2.35 on.
+    WithPositions,
+    /// Only that something stands there: Nix 2.17 to 2.34.
+    WithoutPositions,
+}
+
+impl From<SelfReferencesArgument> for SelfReferences {
+    fn from(argument: SelfReferencesArgument) -> Self {
+        match argument {
+            SelfReferencesArgument::WithPositions => SelfReferences::WithPositions,
+            SelfReferencesArgument::WithoutPositions => SelfReferences::WithoutPositions,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

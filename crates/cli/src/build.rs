@@ -58,6 +58,7 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         timeout,
         max_silent_time,
         max_build_log_size,
+        self_references,
         offline,
     } = arguments;
     let profile = match profile.as_deref() {
@@ -79,6 +80,7 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
             log_bytes: *max_build_log_size,
             network: network.map(Into::into),
             extra_paths: extra_sandbox_paths.clone(),
+            self_references: (*self_references).into(),
         },
         profile,
         ca_file: ca_file.clone(),
@@ -200,7 +202,11 @@ fn tell_references(outcome: &BuildOutcome) {
         };
         print_note(&format!("       … and {} more; {whereabouts}", outcome.references_omitted));
     }
-    if outcome.violations.iter().any(|violation| matches!(violation, Violation::FixedRefers { .. })) {
+    if outcome
+        .violations
+        .iter()
+        .any(|violation| matches!(violation, Violation::FixedRefers { .. } | Violation::NoPlaceForReferences { .. }))
+    {
         print_note(
             "hint: a fixed output is moved between machines, so it may not name store paths; remove the mentions above",
         );

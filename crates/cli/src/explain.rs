@@ -24,7 +24,7 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> Result<u8, Failure> {
     let request = request(sandbox)?;
     let root = store_root(input.store.as_deref())?;
     let store = Store::open_existing_read_only(&root).ok();
-    let loaded = load(input, store.as_ref())?;
+    let loaded = fodder_build::resolve_if_possible(load(input, store.as_ref())?, store.as_ref())?;
     match fodder_build::prepare_to_explain(&loaded, store.as_ref(), &root, &request)? {
         Err(refused) => {
             let words = format!("Cannot build '{}'.\nReason: {refused}", loaded.path);

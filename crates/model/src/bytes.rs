@@ -2,7 +2,7 @@
 //! Nix passes them through verbatim, so they must survive every format we write.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use std::{ffi::OsStr, fmt, ops::Deref, os::unix::ffi::OsStrExt, path::Path};
+use std::{collections::BTreeMap, ffi::OsStr, fmt, ops::Deref, os::unix::ffi::OsStrExt, path::Path};
 
 /// A sequence of bytes that is text most of the time.
 ///
@@ -131,6 +131,38 @@ impl<'de> Deserialize<'de> for ByteString {
         }
         deserializer.deserialize_any(Visitor)
     }
+}
+
+/// Texts that stand for others, and what they are to become.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replacements(BTreeMap<String, String>);
+
+impl Replacements {
+    /// Adds one; `from` must not be empty.
+    pub fn add(&mut self, from: String, to: String) {
+        self.0.insert(from, to);
+    }
+
+    /// A text with all of them made, one kind after the other.
+    pub fn apply(&self, text: &[u8]) -> ByteString {
+        let mut text = text.to_vec();
+        for (from, to) in &self.0 {
+            let mut result = Vec::with_capacity(text.len());
+            let mut rest = &text[..];
+            while let Some(position) = find(rest, from.as_bytes()) {
+                result.extend(&rest[..position]);
+                result.extend(to.as_bytes());
+                rest = &rest[position + from.len()..];
+            }
+            result.extend(rest);
+            text = result;
+        }
+        text.into()
+    }
+}
+
+fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
+    text.windows(needle.len()).position(|window| window == needle)
 }
 
 #[cfg(test)]

@@ -59,6 +59,17 @@ pub enum Violation {
         /// What it refers to.
         references: BTreeSet<StorePath>,
     },
+    /// A mention of store paths in contents whose address has no place for references.
+    #[error(
+        "fixed output derivation '{}' is not allowed to refer to other store paths.\nYou may need to use the 'unsafeDiscardReferences' derivation attribute, see the manual for more details.",
+        path.name()
+    )]
+    NoPlaceForReferences {
+        /// The output.
+        path: StorePath,
+        /// What it refers to.
+        references: BTreeSet<StorePath>,
+    },
     /// References or requisites outside the allowed, or among the disallowed.
     #[error("output '{path}' is not allowed to refer to the following paths:{}", list(paths))]
     Disallowed {
@@ -155,8 +166,11 @@ fn fixed(rules: &Rules, specified: Hash, facts: &OutputFacts, violations: &mut V
         violations.push(Violation::NotAPlainFile { path: facts.path.clone() });
         return;
     };
-    let refers = (!facts.references.is_empty())
-        .then(|| Violation::FixedRefers { derivation: rules.derivation.clone(), references: facts.references.clone() });
+    let references = facts.references.clone();
+    let refers = (!references.is_empty()).then(|| match content.allows_references() {
+        true => Violation::FixedRefers { derivation: rules.derivation.clone(), references },
+        false => Violation::NoPlaceForReferences { path: facts.path.clone(), references },
+    });
     let mismatch = (content.hash != specified).then(|| Violation::HashMismatch {
         derivation: rules.derivation.clone(),
         specified,

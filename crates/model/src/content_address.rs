@@ -5,9 +5,6 @@ use crate::{
     store_path::{StorePath, StorePathError},
 };
 use serde::Serialize;
-
-mod self_hash;
-pub use self_hash::SelfHasher;
 use std::{collections::BTreeSet, fmt};
 
 /// How a store object's contents become a hash.

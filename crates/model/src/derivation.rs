@@ -4,6 +4,7 @@ pub mod aterm;
 pub mod json;
 mod nix_json;
 pub mod paths;
+pub mod resolve;
 mod structured;
 
 pub use nix_json::to_nix_json;

@@ -1,7 +1,7 @@
 //! The builder's arguments, environment and extra files, exactly as Nix makes them (reference, section 4).
 
 use crate::{
-    bytes::ByteString,
+    bytes::{ByteString, Replacements},
     derivation::{Derivation, Kind, to_nix_json},
     hash::{Hash, HashAlgorithm},
     nix32,
@@ -37,7 +37,10 @@ pub fn builder_inputs(
     cores: u32,
     caller: &BTreeMap<ByteString, ByteString>,
 ) -> BuilderInputs {
-    let placeholders = Placeholders::new(outputs);
+    let mut placeholders = Replacements::default();
+    for (name, path) in outputs {
+        placeholders.add(placeholder(name), path.to_string());
+    }
     let mut files = BTreeMap::new();
     let mut environment: BTreeMap<ByteString, ByteString> = BTreeMap::new();
     let set = |environment: &mut BTreeMap<ByteString, ByteString>, name: &str, value: &str| {
@@ -50,23 +53,23 @@ pub fn builder_inputs(
     match &derivation.structured_attributes {
         Some(attributes) => {
             let (json, shell) = structured_files(attributes, outputs, graphs);
-            files.insert(".attrs.json".to_owned(), placeholders.replace(json.as_bytes()));
-            files.insert(".attrs.sh".to_owned(), placeholders.replace(shell.as_bytes()));
+            files.insert(".attrs.json".to_owned(), placeholders.apply(json.as_bytes()));
+            files.insert(".attrs.sh".to_owned(), placeholders.apply(shell.as_bytes()));
             set(&mut environment, "NIX_ATTRS_JSON_FILE", "/build/.attrs.json");
             set(&mut environment, "NIX_ATTRS_SH_FILE", "/build/.attrs.sh");
         }
         None => {
             for (name, value) in &derivation.environment {
-                let value = placeholders.replace(value);
+                let value = placeholders.apply(value);
                 if options.pass_as_file.contains(name) {
                     let digest = Hash::of(HashAlgorithm::Sha256, name);
                     let file = format!(".attr-{}", digest.to_nix32());
                     let mut variable = name.to_vec();
                     variable.extend(b"Path");
-                    environment.insert(variable.into(), format!("{BUILD_DIRECTORY}/{file}").into());
+                    environment.insert(placeholders.apply(&variable), format!("{BUILD_DIRECTORY}/{file}").into());
                     files.insert(file, value);
                 } else {
-                    environment.insert(placeholders.replace(name), value);
+                    environment.insert(placeholders.apply(name), value);
                 }
             }
             for (name, text) in &graphs.plain {
@@ -95,7 +98,7 @@ pub fn builder_inputs(
 
     let program_name = derivation.builder.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let arguments = std::iter::once(ByteString::from(program_name))
-        .chain(derivation.arguments.iter().map(|argument| placeholders.replace(argument)))
+        .chain(derivation.arguments.iter().map(|argument| placeholders.apply(argument)))
         .collect();
     BuilderInputs { arguments, environment, files, impure }
 }
@@ -103,34 +106,6 @@ pub fn builder_inputs(
 /// The text that stands for an output's path before it is known: `/<nix32 of sha256("nix-output:<name>")>`.
 pub fn placeholder(output: &str) -> String {
     format!("/{}", nix32::encode(Hash::of(HashAlgorithm::Sha256, format!("nix-output:{output}").as_bytes()).digest()))
-}
-
-struct Placeholders(Vec<(String, String)>);
-
-impl Placeholders {
-    fn new(outputs: &BTreeMap<String, StorePath>) -> Self {
-        Placeholders(outputs.iter().map(|(name, path)| (placeholder(name), path.to_string())).collect())
-    }
-
-    fn replace(&self, text: &[u8]) -> ByteString {
-        let mut text = text.to_vec();
-        for (from, to) in &self.0 {
-            let mut result = Vec::with_capacity(text.len());
-            let mut rest = &text[..];
-            while let Some(position) = find(rest, from.as_bytes()) {
-                result.extend(&rest[..position]);
-                result.extend(to.as_bytes());
-                rest = &rest[position + from.len()..];
-            }
-            result.extend(rest);
-            text = result;
-        }
-        text.into()
-    }
-}
-
-fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
-    text.windows(needle.len()).position(|window| window == needle)
 }
 
 fn structured_files(

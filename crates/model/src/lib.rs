@@ -20,6 +20,7 @@ pub mod options;
 pub mod plan;
 pub mod profile;
 pub mod reference_graph;
+pub mod rewrite;
 pub mod sandbox;
 pub mod scan;
 pub mod short_form;

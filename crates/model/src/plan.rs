@@ -6,16 +6,18 @@ mod root;
 use crate::{
     bytes::ByteString,
     checks::Rules,
-    content_address::ContentAddress,
-    derivation::{Derivation, Kind},
+    content_address::ContentMethod,
+    derivation::{Derivation, Kind, Output, resolve},
     environment::{self, BUILD_DIRECTORY},
+    hash::{Hash, HashAlgorithm},
     host::{Certificates, HostFacts},
     options::Options,
     profile::Profile,
     reference_graph::{self, GraphError, Input},
+    rewrite::SelfReferences,
     sandbox::{HostName, Identity, Limits, Namespace, Process, Program, Resource, ResourceLimit, SandboxPlan},
     short_form::Tool,
-    store_path::StorePath,
+    store_path::{StorePath, StorePathError},
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,8 +42,8 @@ pub struct BuildPlan {
     pub impure_variables: Vec<ByteString>,
     /// What outputs will be judged by.
     pub rules: Rules,
-    /// How a fixed or floating output is hashed.
-    pub content: Option<ContentAddress>,
+    /// How the output is hashed, and the hash where it is declared; `None` for input-addressed ones.
+    pub content: Option<Content>,
     /// Outputs that are not scanned for references.
     pub discard_references: BTreeSet<String>,
     /// What the reader should know before it runs.
@@ -50,6 +52,20 @@ pub struct BuildPlan {
     pub reasons: BTreeMap<String, String>,
     /// The sandbox.
     pub sandbox: SandboxPlan,
+}
+
+/// How outputs are hashed whose path follows from what is in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Content {
+    /// How.
+    pub method: ContentMethod,
+    /// With what.
+    pub algorithm: HashAlgorithm,
+    /// The hash that is declared, if one is.
+    pub declared: Option<Hash>,
+    /// How mentions of the output's own path count in the hash.
+    pub self_references: SelfReferences,
 }
 
 /// How the build is connected.
@@ -86,6 +102,8 @@ pub struct Settings {
     pub network: Option<NetworkMode>,
     /// `--extra-sandbox-paths`
     pub extra_paths: Vec<ExtraPath>,
+    /// `--self-references`
+    pub self_references: SelfReferences,
 }
 
 /// Places inside that nothing of the host's may take.
@@ -158,18 +176,22 @@ pub struct Request<'a> {
     pub tools: &'a [Tool],
     /// Scratch directories.
     pub scratch: &'a ScratchPaths,
+    /// Another text for every build: what an impure output must not be the same as before for.
+    pub unique: &'a str,
 }
 
 /// Why there is no plan. The words are Nix's where Nix has words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// The machine cannot run it.
-    #[error("platform mismatch\nRequired system: '{required}'\nCurrent system: '{current}'")]
+    /// The machine cannot run it. Nix tells of missing features in the same breath.
+    #[error("platform mismatch\nRequired system: '{required}'\nCurrent system: '{current}'{}", also(features.as_deref()))]
     Platform {
         /// The derivation's.
         required: String,
         /// The machine's.
         current: String,
+        /// Features that it lacks as well.
+        features: Option<Box<PlanError>>,
     },
     /// The machine lacks something.
     #[error(
@@ -184,10 +206,20 @@ pub enum PlanError {
         available: BTreeSet<String>,
     },
     /// `__noChroot`
-    #[error("derivation '{path}' has '__noChroot' set, but that's not allowed: there is no build without a sandbox")]
+    #[error(
+        "derivation '{path}' has '__noChroot' set, but that's not allowed when 'sandbox' is 'true': there is no build without a sandbox"
+    )]
     NoSandbox {
         /// The derivation.
         path: StorePath,
+    },
+    /// `__impureHostDeps`
+    #[error("derivation '{path}' requested impure path '{wanted}', but it was not in allowed-impure-host-deps")]
+    ImpurePath {
+        /// The derivation.
+        path: StorePath,
+        /// What it wants to see of the machine.
+        wanted: String,
     },
     /// A kind that cannot be built here.
     #[error("derivation '{path}' {what}")]
@@ -203,6 +235,9 @@ pub enum PlanError {
         /// The derivation.
         path: StorePath,
     },
+    /// An output's path cannot be formed.
+    #[error(transparent)]
+    Path(#[from] StorePathError),
     /// A reference graph that cannot be exported.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -217,6 +252,10 @@ pub enum PlanError {
     /// There is no bundle to give to a build that needs one.
     #[error("no certificate bundle was found on this machine")]
     NoCertificates,
+}
+
+fn also(features: Option<&PlanError>) -> String {
+    features.map(|features| format!("\nReason: {features}")).unwrap_or_default()
 }
 
 fn join(features: &BTreeSet<String>) -> String {
@@ -244,13 +283,9 @@ fn is_builtin(derivation: &Derivation) -> bool {
 
 /// Makes the plan.
 pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
-    let Request { derivation, path, options, inputs, host, profile, settings, tools, scratch } = *request;
+    let Request { derivation, path, options, inputs, host, profile, settings, tools, scratch, unique } = *request;
     refuse_what_cannot_run(request)?;
-    let outputs: BTreeMap<String, StorePath> = derivation
-        .known_output_paths()
-        .into_iter()
-        .filter_map(|(name, path)| path.map(|path| (name.to_owned(), path)))
-        .collect();
+    let outputs = written_paths(derivation, path, unique)?;
     let network = network(derivation, path, settings)?;
     let has_network = network.mode == NetworkMode::Host;
     let graphs = reference_graph::graphs(options, inputs)?;
@@ -331,12 +366,44 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
             fixed: derivation.fixed_content().map(|content| content.hash),
             outputs: options.checks.clone(),
         },
-        content: derivation.fixed_content(),
+        content: content(derivation, settings.self_references),
         discard_references: options.discard_references.clone(),
         notes,
         reasons: root.reasons,
         sandbox,
     })
+}
+
+/// Where the builder writes its outputs: at their paths, or at scratch paths where the path follows from what is written.
+fn written_paths(
+    derivation: &Derivation,
+    path: &StorePath,
+    unique: &str,
+) -> Result<BTreeMap<String, StorePath>, PlanError> {
+    let mut paths = BTreeMap::new();
+    for (name, output) in &derivation.outputs {
+        let written = match output {
+            Output::InputAddressed { path } => path.clone(),
+            Output::Fixed { content } => content.store_path(&derivation.output_path_name(name))?,
+            Output::Floating { .. } => resolve::scratch_path(path, &derivation.name, name)?,
+            Output::Impure { .. } => resolve::impure_scratch_path(unique, &derivation.name, name)?,
+            Output::Deferred => {
+                let what = "depends on outputs that have no path yet; build it, or them, first".to_owned();
+                return Err(PlanError::Unsupported { path: path.clone(), what });
+            }
+        };
+        paths.insert(name.clone(), written);
+    }
+    Ok(paths)
+}
+
+fn content(derivation: &Derivation, self_references: SelfReferences) -> Option<Content> {
+    let (method, algorithm, declared) = match derivation.outputs.values().next()? {
+        Output::Fixed { content } => (content.method, content.hash.algorithm(), Some(content.hash)),
+        Output::Floating { method, algorithm } | Output::Impure { method, algorithm } => (*method, *algorithm, None),
+        Output::InputAddressed { .. } | Output::Deferred => return None,
+    };
+    Some(Content { method, algorithm, declared, self_references })
 }
 
 fn some(limit: u64) -> Option<u64> {
@@ -346,9 +413,6 @@ fn some(limit: u64) -> Option<u64> {
 fn refuse_what_cannot_run(request: &Request<'_>) -> Result<(), PlanError> {
     let Request { derivation, path, options, host, .. } = *request;
     let unsupported = |what: &str| Err(PlanError::Unsupported { path: path.clone(), what: what.to_owned() });
-    if options.wants_no_sandbox {
-        return Err(PlanError::NoSandbox { path: path.clone() });
-    }
     if is_builtin(derivation) && !BUILTINS.iter().any(|builtin| derivation.builder == *builtin) {
         return unsupported(&format!("has the builder '{}', which is not supported yet", derivation.builder));
     }
@@ -358,27 +422,35 @@ fn refuse_what_cannot_run(request: &Request<'_>) -> Result<(), PlanError> {
     if is_builtin(derivation) && derivation.structured_attributes.is_some() {
         return unsupported(&format!("gives structured attributes to '{}', which reads variables", derivation.builder));
     }
+    let features = (!options.required_features.is_subset(&host.features))
+        .then(|| PlanError::Features { required: options.required_features.clone(), available: host.features.clone() });
     if !is_builtin(derivation) && derivation.system != host.system && !host.extra_platforms.contains(&derivation.system)
     {
-        return Err(PlanError::Platform { required: derivation.system.clone(), current: host.system.clone() });
+        let (required, current) = (derivation.system.clone(), host.system.clone());
+        return Err(PlanError::Platform { required, current, features: features.map(Box::new) });
     }
-    if !options.required_features.is_subset(&host.features) {
-        return Err(PlanError::Features {
-            required: options.required_features.clone(),
-            available: host.features.clone(),
-        });
+    if let Some(features) = features {
+        return Err(features);
     }
-    match derivation.kind() {
-        Kind::InputAddressed | Kind::Fixed => Ok(()),
-        Kind::Floating => unsupported("is content-addressed without a declared hash, which is not supported yet"),
-        Kind::Deferred => unsupported("depends on outputs that have no path yet, which is not supported yet"),
-        Kind::Impure => unsupported("is impure, which is not supported yet"),
+    if options.wants_no_sandbox {
+        return Err(PlanError::NoSandbox { path: path.clone() });
     }
+    if let Some(wanted) = options.impure_host_paths.first() {
+        return Err(PlanError::ImpurePath { path: path.clone(), wanted: wanted.clone() });
+    }
+    Ok(())
 }
 
 fn network(derivation: &Derivation, path: &StorePath, settings: &Settings) -> Result<Network, PlanError> {
     let network = |mode, why: &str| Ok(Network { mode, why: why.to_owned() });
+    let is_impure = derivation.kind() == Kind::Impure;
     match (may_reach_network(derivation), settings.network) {
+        (false, Some(NetworkMode::Host)) if is_impure => {
+            network(NetworkMode::Host, "it is impure, and you asked for the host's namespace")
+        }
+        (false, None) if is_impure => {
+            network(NetworkMode::None, "it is impure and declares no output hash; `--network host` lets it out")
+        }
         (false, Some(NetworkMode::Host)) => Err(PlanError::NetworkNotDeclared { path: path.clone() }),
         (false, None | Some(NetworkMode::None)) => {
             network(NetworkMode::None, "no output hash is declared, so nothing would notice what was downloaded")

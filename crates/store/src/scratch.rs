@@ -45,6 +45,8 @@ pub enum ScratchPart {
     Tmp,
     /// Where the builder's outputs appear.
     Store,
+    /// Where outputs are made anew with other paths in them.
+    Rewritten,
     /// Where the root directory of the sandbox is put together.
     Root,
 }
@@ -56,6 +58,7 @@ impl ScratchPart {
             ScratchPart::Build => "build",
             ScratchPart::Tmp => "tmp",
             ScratchPart::Store => "store",
+            ScratchPart::Rewritten => "rewritten",
             ScratchPart::Root => "root",
         }
     }

@@ -12,10 +12,11 @@ use crate::{
     store::Store,
 };
 use fodder_model::{
-    content_address::{ContentAddress, ContentMethod, SelfHasher},
+    content_address::{ContentAddress, ContentMethod},
     derivation::aterm,
     hash::{Hash, HashAlgorithm, Hasher},
     nar::NarReadError,
+    rewrite::{HashModulo, SelfReferences},
     store_path::StorePath,
 };
 use std::{
@@ -98,10 +99,9 @@ impl Unpacked {
         let algorithm = address.hash.algorithm();
         match address.method {
             ContentMethod::Nar if info.references.contains(&info.path) => {
-                let hasher = SelfHasher::new(algorithm, &info.path);
-                let (hasher, _) = dump(&path, hasher)?;
-                let (with_positions, without) = hasher.finish();
-                Ok(vec![with_positions, without])
+                let (modulo, _) = dump(&path, HashModulo::new(algorithm, &info.path))?;
+                let hashes = modulo.finish().at("hash", &path)?;
+                Ok(vec![hashes.by(SelfReferences::WithPositions), hashes.by(SelfReferences::WithoutPositions)])
             }
             ContentMethod::Nar if algorithm == HashAlgorithm::Sha256 => Ok(vec![self.nar_hash]),
             ContentMethod::Nar => Ok(vec![dump(&path, Hasher::new(algorithm))?.0.finish()]),

@@ -1,6 +1,6 @@
 //! Store paths of derivations and of their outputs: the "hash modulo" of the Nix manual.
 
-use super::{Derivation, DerivationParts, Output, aterm};
+use super::{Derivation, DerivationParts, Kind, Output, aterm};
 use crate::{
     bytes::ByteString,
     hash::{Hash, HashAlgorithm},
@@ -74,8 +74,15 @@ pub fn derivation_path(derivation: &Derivation) -> Result<StorePath, StorePathEr
 /// Hashes of derivations, remembered, over a set that must hold all input derivations.
 pub struct Modulo<'a> {
     set: &'a DerivationSet,
-    /// `None`: deferred.
-    known: BTreeMap<StorePath, Option<Hash>>,
+    known: BTreeMap<StorePath, ModuloHash>,
+}
+
+/// What stands for a derivation in the text of its dependents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ModuloHash {
+    hash: Hash,
+    /// Whether it, or something below it, has outputs without a path: then its dependents' outputs have none either.
+    is_deferred: bool,
 }
 
 impl<'a> Modulo<'a> {
@@ -87,18 +94,32 @@ impl<'a> Modulo<'a> {
     /// Output paths of an input-addressed derivation by output name; `None` when an input has no path yet (deferred).
     pub fn output_paths(&mut self, derivation: &Derivation) -> Result<Option<BTreeMap<String, StorePath>>, PathsError> {
         self.prepare(derivation)?;
-        let Some(masked) = self.hash(derivation, true)? else {
+        let masked = self.hash(derivation, true)?;
+        if masked.is_deferred {
             return Ok(None);
-        };
+        }
         derivation
             .outputs
             .keys()
             .map(|name| {
-                let path = StorePath::compute(&format!("output:{name}"), &masked, &derivation.output_path_name(name))?;
+                let tag = format!("output:{name}");
+                let path = StorePath::compute(&tag, &masked.hash, &derivation.output_path_name(name))?;
                 Ok((name.clone(), path))
             })
             .collect::<Result<_, PathsError>>()
             .map(Some)
+    }
+
+    /// The hash under which databases remember what the outputs of a derivation turned out to be; `None` where that is nothing to
+    /// remember, because the path is declared or other every time.
+    pub fn realisation_hash(&mut self, derivation: &Derivation) -> Result<Option<Hash>, PathsError> {
+        match derivation.kind() {
+            Kind::Fixed | Kind::Impure => Ok(None),
+            Kind::InputAddressed | Kind::Floating | Kind::Deferred => {
+                self.prepare(derivation)?;
+                Ok(Some(self.hash(derivation, true)?.hash))
+            }
+        }
     }
 
     /// Checks that the output paths in a derivation, and the variables that carry them, follow from it; then nothing in a
@@ -147,10 +168,14 @@ impl<'a> Modulo<'a> {
                 continue;
             }
             let input = self.set.get(&path).ok_or_else(|| PathsError::MissingDerivation { path: path.clone() })?;
-            if input.fixed_content().is_some() {
-                // Its inputs do not matter: the hash stands for them.
-                self.known.insert(path, None);
-                continue;
+            match input.kind() {
+                // Their inputs do not matter: the declared hash stands for them, or nothing does.
+                Kind::Fixed | Kind::Impure => {
+                    let hash = Hash::of(HashAlgorithm::Sha256, b"impure");
+                    self.known.insert(path, ModuloHash { hash, is_deferred: true });
+                    continue;
+                }
+                Kind::InputAddressed | Kind::Floating | Kind::Deferred => {}
             }
             let missing: Vec<StorePath> =
                 input.input_derivations.keys().filter(|input| !self.known.contains_key(*input)).cloned().collect();
@@ -168,35 +193,36 @@ impl<'a> Modulo<'a> {
         Ok(())
     }
 
-    fn hash(&self, derivation: &Derivation, mask: bool) -> Result<Option<Hash>, PathsError> {
-        match derivation.outputs.values().next() {
-            Some(Output::Floating { .. } | Output::Impure { .. }) => return Ok(None),
-            Some(Output::InputAddressed { .. } | Output::Fixed { .. } | Output::Deferred) | None => {}
-        }
+    /// The hash of a derivation whose inputs are prepared.
+    fn hash(&self, derivation: &Derivation, mask: bool) -> Result<ModuloHash, PathsError> {
+        let mut is_deferred = match derivation.kind() {
+            Kind::Floating | Kind::Impure => true,
+            Kind::InputAddressed | Kind::Fixed | Kind::Deferred => false,
+        };
         let mut keys: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (path, used) in &derivation.input_derivations {
-            let input = self.set.get(path).ok_or_else(|| PathsError::MissingDerivation { path: path.clone() })?;
+            let missing = || PathsError::MissingDerivation { path: path.clone() };
+            let input = self.set.get(path).ok_or_else(missing)?;
             for output in used {
                 if !input.outputs.contains_key(output) {
                     return Err(PathsError::MissingOutput { path: path.clone(), output: output.clone() });
                 }
             }
-            match (input.fixed_content(), self.known.get(path)) {
-                (Some(content), _) => {
-                    for output in used {
-                        let output_path = content.store_path(&input.output_path_name(output))?;
-                        let text = content.inner_text(&output_path.to_string());
-                        let key = Hash::of(HashAlgorithm::Sha256, text.as_bytes()).to_base16();
-                        keys.entry(key).or_default().insert("out".to_owned());
-                    }
+            if let Some(content) = input.fixed_content() {
+                for output in used {
+                    let output_path = content.store_path(&input.output_path_name(output))?;
+                    let text = content.inner_text(&output_path.to_string());
+                    let key = Hash::of(HashAlgorithm::Sha256, text.as_bytes()).to_base16();
+                    keys.entry(key).or_default().insert("out".to_owned());
                 }
-                (None, Some(Some(hash))) => {
-                    keys.entry(hash.to_base16()).or_default().extend(used.iter().cloned());
-                }
-                (None, _) => return Ok(None),
+            } else {
+                let known = self.known.get(path).ok_or_else(missing)?;
+                is_deferred |= known.is_deferred;
+                keys.entry(known.hash.to_base16()).or_default().extend(used.iter().cloned());
             }
         }
-        Ok(Some(Hash::of(HashAlgorithm::Sha256, &aterm::write_with(derivation, &keys, mask))))
+        let hash = Hash::of(HashAlgorithm::Sha256, &aterm::write_with(derivation, &keys, mask));
+        Ok(ModuloHash { hash, is_deferred })
     }
 }
 
@@ -255,8 +281,8 @@ mod tests {
         assert_eq!(aterm::write(&derivation), SIMPLE.as_bytes());
         assert_eq!(derivation_path(&derivation).unwrap().base_name(), "cmjw9zscdp39w299jrjwiik9c1xr39p2-simple.drv");
         check(&derivation, &DerivationSet::new()).unwrap();
-        let unmasked = Modulo::new(&DerivationSet::new()).hash(&derivation, false).unwrap().unwrap();
-        assert_eq!(unmasked.to_base16(), "c025677b8e549318346a8f2439b94be6ac0cc1a9d52722de5c96ef157011b439");
+        let unmasked = Modulo::new(&DerivationSet::new()).hash(&derivation, false).unwrap();
+        assert_eq!(unmasked.hash.to_base16(), "c025677b8e549318346a8f2439b94be6ac0cc1a9d52722de5c96ef157011b439");
     }
 
     #[test]
