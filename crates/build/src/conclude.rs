@@ -126,11 +126,8 @@ pub(crate) fn register(
     outcome.references = references.hits;
     outcome.references_omitted = references.omitted;
     let got = outputs.get("out").and_then(|output| output.facts.content).map(|content| content.hash);
-    outcome.hash = prepared
-        .plan
-        .content
-        .and_then(|content| content.declared)
-        .map(|specified| HashReport { specified, got });
+    outcome.hash =
+        prepared.plan.content.and_then(|content| content.declared).map(|specified| HashReport { specified, got });
     if status != Status::Built {
         return keep_or_remove(outcome, prepared, request);
     }

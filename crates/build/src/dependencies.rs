@@ -144,10 +144,6 @@ fn accept(path: &StorePath, derivation: &Derivation, modulo: &mut Modulo<'_>) ->
 /// says so, in words that name it.
 fn needed(derivation: &Derivation, root: &Loaded, known: &Known<'_>) -> Result<BTreeSet<StorePath>, BuildError> {
     let mut needed = BTreeSet::new();
-    let known = derivation.input_derivations.keys().filter_map(|path| root.set.get(path));
-    let outputs: Vec<StorePath> = known.flat_map(|input| input.known_output_paths().into_values().flatten()).collect();
-    // Before the question: a collector would delete them after the answer.
-    store.add_temporary_roots(&outputs)?;
     for (path, outputs) in &derivation.input_derivations {
         if let Some(input) = root.set.get(path)
             && known.valid_outputs(path, input, Some(outputs))?.is_none()
@@ -244,10 +240,17 @@ fn work(
         drop(shared);
         let result = match job.refused {
             Some(refused) => Ok(conclude::refused(&job.loaded, refused, &Clock::start())),
-            None => build_resolved(&job.loaded, known, store, sandbox, &for_dependency(request, &job.loaded), &mut |event| {
-                // The receiver is gone only when everything is.
-                let _ = events.send((path.clone(), event));
-            }),
+            None => build_resolved(
+                &job.loaded,
+                known,
+                store,
+                sandbox,
+                &for_dependency(request, &job.loaded),
+                &mut |event| {
+                    // The receiver is gone only when everything is.
+                    let _ = events.send((path.clone(), event));
+                },
+            ),
         };
         let mut shared = lock(state);
         shared.running -= 1;

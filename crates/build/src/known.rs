@@ -62,11 +62,14 @@ impl<'a> Known<'a> {
         derivation: &Derivation,
         only: Option<&BTreeSet<String>>,
     ) -> Result<Option<BTreeMap<String, PathInfo>>, BuildError> {
+        let mut wanted = self.output_paths(path, derivation)?;
+        wanted.retain(|name, _| only.is_none_or(|only| only.contains(name)));
+        if self.store.is_writable() {
+            // Before the question: a collector would delete them after the answer.
+            self.store.add_temporary_roots(wanted.values().flatten())?;
+        }
         let mut valid = BTreeMap::new();
-        for (name, path) in self.output_paths(path, derivation)? {
-            if only.is_some_and(|only| !only.contains(&name)) {
-                continue;
-            }
+        for (name, path) in wanted {
             let Some(path) = path else { return Ok(None) };
             let Some(info) = self.store.query(&path)? else { return Ok(None) };
             valid.insert(name, info);
@@ -90,9 +93,9 @@ impl<'a> Known<'a> {
         let derivation = match resolve::resolve(&loaded.derivation, &built) {
             Ok(derivation) => derivation,
             Err(error @ ResolveError::NotBuilt { .. }) => return Ok(Err(Refused::NotBuilt(error))),
-            Err(
-                error @ (ResolveError::Derivation(_) | ResolveError::Structured(_) | ResolveError::Paths(_)),
-            ) => return Ok(Err(Refused::Input(error.to_string()))),
+            Err(error @ (ResolveError::Derivation(_) | ResolveError::Structured(_) | ResolveError::Paths(_))) => {
+                return Ok(Err(Refused::Input(error.to_string())));
+            }
         };
         let path = match derivation_path(&derivation) {
             Ok(path) => path,
@@ -117,11 +120,7 @@ impl<'a> Known<'a> {
             if let Some(hash) = self.realisation_hash(&loaded.derivation) {
                 let realisations: Vec<Realisation> = outputs
                     .iter()
-                    .map(|(name, path)| Realisation {
-                        derivation_hash: hash,
-                        output: name.clone(),
-                        path: path.clone(),
-                    })
+                    .map(|(name, path)| Realisation { derivation_hash: hash, output: name.clone(), path: path.clone() })
                     .collect();
                 self.store.register_realisations(&realisations)?;
             }

@@ -1,11 +1,7 @@
 //! After the walk: which path each output has. For most that is where the builder wrote it; where the path follows from the
 //! contents, mentions of scratch paths become mentions of the paths that these turn out to be (reference, section 7.1).
 
-use crate::{
-    error::BuildError,
-    inspect::Inspection,
-    prepare::Prepared,
-};
+use crate::{error::BuildError, inspect::Inspection, prepare::Prepared};
 use fodder_model::{
     checks::{OutputFacts, Violation},
     content_address::{ContentAddress, ContentMethod},

@@ -202,9 +202,11 @@ fn tell_references(outcome: &BuildOutcome) {
         };
         print_note(&format!("       … and {} more; {whereabouts}", outcome.references_omitted));
     }
-    if outcome.violations.iter().any(|violation| {
-        matches!(violation, Violation::FixedRefers { .. } | Violation::NoPlaceForReferences { .. })
-    }) {
+    if outcome
+        .violations
+        .iter()
+        .any(|violation| matches!(violation, Violation::FixedRefers { .. } | Violation::NoPlaceForReferences { .. }))
+    {
         print_note(
             "hint: a fixed output is moved between machines, so it may not name store paths; remove the mentions above",
         );

@@ -20,6 +20,10 @@ pub(crate) enum StoreVerb {
     Query(QueryArguments),
     /// Copy files into the store and print their store paths.
     Add(AddArguments),
+    /// Write paths to standard output, for `import` or `nix-store --import` elsewhere.
+    Export(ExportArguments),
+    /// Read from standard input what `export` or `nix-store --export` wrote, and print the paths.
+    Import,
     /// Compare the store's database with what is on disk, as `nix-store --verify` does.
     Verify(VerifyArguments),
     /// Print what keeps which path from garbage collection; add and remove links that do.
@@ -145,6 +149,15 @@ pub(crate) enum AddMode {
     Flat,
     /// The bytes of a file, as `builtins.toFile` has it.
     Text,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArguments {
+    #[arg(value_name = "PATH", required = true, help = PATHS_HELP)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Also everything that the paths refer to; without it, that must be there where they are imported.
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
 }
 
 #[derive(Args, Debug)]
