@@ -1,6 +1,8 @@
 //! `fodder store …` beside the real Nix, on one store.
 
+mod keeping; // gc and roots, also while others work
 mod looking; // path-info, query, and how paths are named
+mod moving; // add, export, import, verify, optimise
 
 use crate::{
     lab::{Lab, Run, need},

@@ -19,8 +19,8 @@ use std::{
     io::{self, ErrorKind, Read},
 };
 
-/// Longest text that can be a store path, generously.
-const PATH_LIMIT: u64 = 1024;
+/// Longest text that can be a store path: the store directory, a hash part and the longest name.
+const PATH_LIMIT: u64 = 255;
 
 /// Longest signature of old versions of Nix; it is read and ignored.
 const SIGNATURE_LIMIT: u64 = 1 << 20;

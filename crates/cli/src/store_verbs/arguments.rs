@@ -192,6 +192,8 @@ pub(crate) enum RootsVerb {
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("action").args(["print_roots", "print_live", "print_dead", "dry_run", "delete"])))]
 pub(crate) struct GcArguments {
+    #[arg(value_name = "PATH", requires = "delete", help = PATHS_HELP)]
+    pub(crate) paths: Vec<PathBuf>,
     /// Print what keeps which path.
     #[arg(long)]
     pub(crate) print_roots: bool,
@@ -204,9 +206,9 @@ pub(crate) struct GcArguments {
     /// Print the paths that would be deleted, and how much that would free at most.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Delete these paths and nothing else, unless something keeps one of them.
-    #[arg(long, value_name = "PATH", num_args = 1..)]
-    pub(crate) delete: Vec<PathBuf>,
+    /// Delete the named paths and nothing else, unless something keeps one of them.
+    #[arg(long, requires = "paths")]
+    pub(crate) delete: bool,
     /// With --delete, do not ask what keeps them; other paths that refer to them still do.
     #[arg(long, requires = "delete")]
     pub(crate) ignore_liveness: bool,
