@@ -96,14 +96,14 @@ fn a_failure_names_the_way_to_it_and_gives_its_exit_code() {
     let mut chain = Chain::default();
     let (bad, _) = chain.add(Recipe::new("bad", "echo other > $out").fixed_to("hi\n"), &[]);
     let (middle, _) = chain.add(Recipe::new("middle", "cat $a > $out"), &[("a", &bad)]);
-    let (root, _) = chain.add(Recipe::new("root", "cat $a > $out"), &[("a", &middle)]);
+    let (root, output) = chain.add(Recipe::new("root", "cat $a > $out"), &[("a", &middle)]);
     let (code, result) = chain.build(&lab, &[]);
     assert_eq!((code, &result["status"]), (102, &json!("DependencyFailed")), "{result:#}");
     let message = result["errorMsg"].as_str().expect("a message");
     assert_eq!(
         message,
         format!(
-            "Cannot build '{root}'.\nReason: 1 dependency failed.\n  '{root}'\n    which needs '{middle}'\n    which needs '{bad}'"
+            "Cannot build '{root}'.\nReason: 1 dependency failed.\nOutput paths:\n  {output}\nWhy:\n  '{root}'\n    which needs '{middle}'\n    which needs '{bad}'"
         )
     );
     assert_eq!(statuses(&result), [("bad.drv".to_owned(), "HashMismatch".to_owned())]);

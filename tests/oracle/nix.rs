@@ -130,7 +130,7 @@ impl Nix {
     }
 
     /// Builds with fodder, in the same surroundings.
-    fn fodder(&self, file: &str, path: &StorePath, more: &[&str]) -> Run {
+    pub fn fodder(&self, file: &str, path: &StorePath, more: &[&str]) -> Run {
         let store = self.lab.store();
         let path = path.to_string();
         let mut arguments =

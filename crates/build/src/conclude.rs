@@ -62,7 +62,8 @@ pub(crate) fn failed(
         BuilderExit::TimedOut { seconds } => (Status::TimedOut, format!("timed out after {seconds} seconds")),
         BuilderExit::Silent { seconds } => (Status::TimedOut, format!("timed out after {seconds} seconds of silence")),
         BuilderExit::LogLimitExceeded { bytes } => {
-            (Status::LogLimitExceeded, format!("killed after writing more than {bytes} bytes of log output"))
+            let killed = format!("killed after writing more than {bytes} bytes of log output");
+            (Status::LogLimitExceeded, format!("building derivation '{}' {killed}", loaded.path))
         }
         BuilderExit::Cancelled => return Err(BuildError::Cancelled),
     };

@@ -286,6 +286,11 @@ fn dependency_failed(root: &Loaded, finished: Vec<BuildOutcome>, clock: &Clock) 
     let count = failed.len();
     let word = if count == 1 { "dependency" } else { "dependencies" };
     let mut message = format!("Cannot build '{}'.\nReason: {count} {word} failed.", root.path);
+    message.push_str("\nOutput paths:");
+    for path in root.derivation.known_output_paths().into_values().flatten() {
+        message.push_str(&format!("\n  {path}"));
+    }
+    message.push_str("\nWhy:");
     for path in failed {
         let chain: Vec<String> = chain(root, path).iter().map(|path| format!("\n    which needs '{path}'")).collect();
         message.push_str(&format!("\n  '{}'{}", root.path, chain.concat()));

@@ -281,6 +281,7 @@ fn plan_with(
             error @ (PlanError::Platform { .. }
             | PlanError::Features { .. }
             | PlanError::NoSandbox { .. }
+            | PlanError::ImpurePath { .. }
             | PlanError::Unsupported { .. }
             | PlanError::Path(_)
             | PlanError::Graph(_)),

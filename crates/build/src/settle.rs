@@ -67,24 +67,40 @@ pub(crate) fn settle(
 /// Names of the outputs, each after those that it refers to. Outputs that refer to each other in a circle cannot be registered
 /// one after the other.
 fn order<'a>(plan: &BuildPlan, inspections: &'a BTreeMap<String, Inspection>) -> Result<Vec<&'a String>, String> {
-    let mut waiting: BTreeMap<&StorePath, &String> =
-        inspections.keys().map(|name| (&plan.outputs[name], name)).collect();
     let mut order = Vec::new();
-    while !waiting.is_empty() {
-        let blocker = |path: &StorePath, name: &str| {
-            inspections[name].references.iter().filter(|other| *other != path).find_map(|other| waiting.get(other))
-        };
-        let (blocked, free): (Vec<_>, Vec<_>) =
-            waiting.iter().map(|(path, name)| (*path, *name)).partition(|(path, name)| blocker(path, name).is_some());
-        if free.is_empty() {
-            let circle = blocked.iter().find_map(|(path, name)| Some((*name, *blocker(path, name)?)));
-            let words = circle.map(|(to, from)| format!("output '{from}' from output '{to}'")).unwrap_or_default();
-            return Err(format!("cycle detected in build of '{}' in the references of {words}", plan.derivation));
-        }
-        order.extend(free.iter().map(|(_, name)| *name));
-        waiting = blocked.into_iter().collect();
+    for name in inspections.keys() {
+        visit(name, plan, inspections, &mut Vec::new(), &mut order).map_err(|(to, from)| {
+            let derivation = &plan.derivation;
+            format!("cycle detected in build of '{derivation}' in the references of output '{to}' from output '{from}'")
+        })?;
     }
     Ok(order)
+}
+
+/// Goes by name and depth first, as Nix does, so that of several circles the same one is named: where it is closed, and from where.
+fn visit<'a>(
+    name: &'a String,
+    plan: &BuildPlan,
+    inspections: &'a BTreeMap<String, Inspection>,
+    parents: &mut Vec<&'a String>,
+    order: &mut Vec<&'a String>,
+) -> Result<(), (&'a String, &'a String)> {
+    if order.contains(&name) {
+        return Ok(());
+    }
+    parents.push(name);
+    for other in inspections.keys().filter(|other| *other != name) {
+        if !inspections[name].references.contains(&plan.outputs[other]) {
+            continue;
+        }
+        if parents.contains(&other) {
+            return Err((other, name));
+        }
+        visit(other, plan, inspections, parents, order)?;
+    }
+    parents.pop();
+    order.push(name);
+    Ok(())
 }
 
 fn as_written(path: &StorePath, inspection: &Inspection) -> Settled {

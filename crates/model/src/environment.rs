@@ -66,7 +66,7 @@ pub fn builder_inputs(
                     let file = format!(".attr-{}", digest.to_nix32());
                     let mut variable = name.to_vec();
                     variable.extend(b"Path");
-                    environment.insert(variable.into(), format!("{BUILD_DIRECTORY}/{file}").into());
+                    environment.insert(placeholders.apply(&variable), format!("{BUILD_DIRECTORY}/{file}").into());
                     files.insert(file, value);
                 } else {
                     environment.insert(placeholders.apply(name), value);

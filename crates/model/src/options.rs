@@ -15,6 +15,8 @@ pub struct Options {
     pub required_features: BTreeSet<String>,
     /// `__noChroot`
     pub wants_no_sandbox: bool,
+    /// `__impureHostDeps`: paths of the machine that it wants to see; no setting allows any.
+    pub impure_host_paths: Vec<String>,
     /// `passAsFile`: variables given as files.
     pub pass_as_file: BTreeSet<ByteString>,
     /// `exportReferencesGraph`: paths by file name.
@@ -65,9 +67,9 @@ pub struct OutputCheck {
 
 /// Why an attribute cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("while parsing attribute \"{attribute}\": {message}")]
+#[error("while parsing attribute {attribute}: {message}")]
 pub struct OptionError {
-    /// Its name, with a path for nested ones.
+    /// Its name in the quotes that Nix gives it, with a path for nested ones.
     pub attribute: String,
     /// What is wrong.
     pub message: String,
@@ -101,6 +103,7 @@ fn plain(environment: &BTreeMap<ByteString, ByteString>) -> Result<Options, Opti
         impure_variables: as_bytes(list("impureEnvVars")).collect(),
         required_features: list("requiredSystemFeatures").into_iter().collect(),
         wants_no_sandbox: value("__noChroot").is_some_and(|text| text == "1"),
+        impure_host_paths: list("__impureHostDeps"),
         pass_as_file: as_bytes(list("passAsFile")).collect(),
         reference_graphs: plain_graphs(&list("exportReferencesGraph"))?,
         checks: OutputChecks::All(OutputCheck {
@@ -118,7 +121,7 @@ fn plain(environment: &BTreeMap<ByteString, ByteString>) -> Result<Options, Opti
 }
 
 fn plain_graphs(words: &[String]) -> Result<BTreeMap<String, Vec<String>>, OptionError> {
-    let error = |message: String| OptionError { attribute: "exportReferencesGraph".to_owned(), message };
+    let error = |message: String| OptionError { attribute: "\"exportReferencesGraph\"".to_owned(), message };
     if !words.len().is_multiple_of(2) {
         return Err(error(format!("odd number of tokens in 'exportReferencesGraph': '{}'", words.join(" "))));
     }
@@ -137,14 +140,21 @@ fn plain_graphs(words: &[String]) -> Result<BTreeMap<String, Vec<String>>, Optio
 }
 
 fn structured(attributes: &serde_json::Map<String, Value>) -> Result<Options, OptionError> {
+    // These mean nothing here, but a value of the wrong type is as wrong as in Nix.
+    for name in ["preferLocalBuild", "allowSubstitutes", "__darwinAllowLocalNetworking"] {
+        boolean(attributes.get(name), &format!("\"{name}\""))?;
+    }
+    if let Some(value) = attributes.get("__sandboxProfile")
+        && !value.is_string()
+    {
+        return Err(wrong_type("\"__sandboxProfile\"", "string", value));
+    }
+    let list = |name: &str| strings(attributes, name, &format!("\"{name}\"")).map(Option::unwrap_or_default);
     let mut options = Options {
-        impure_variables: strings(attributes, "impureEnvVars", "")?
-            .unwrap_or_default()
-            .into_iter()
-            .map(Into::into)
-            .collect(),
-        required_features: strings(attributes, "requiredSystemFeatures", "")?.unwrap_or_default().into_iter().collect(),
-        wants_no_sandbox: boolean(attributes.get("__noChroot"), "__noChroot")?,
+        impure_variables: list("impureEnvVars")?.into_iter().map(Into::into).collect(),
+        required_features: list("requiredSystemFeatures")?.into_iter().collect(),
+        wants_no_sandbox: boolean(attributes.get("__noChroot"), "\"__noChroot\"")?,
+        impure_host_paths: list("__impureHostDeps")?,
         checks: OutputChecks::Each(BTreeMap::new()),
         ..Options::default()
     };
@@ -157,18 +167,20 @@ fn structured(attributes: &serde_json::Map<String, Value>) -> Result<Options, Op
     }
     if let Some(checks) = attributes.get("outputChecks") {
         let mut each = BTreeMap::new();
-        for (output, check) in object(checks, "outputChecks")? {
-            let path = format!("outputChecks.{output}.");
-            let check = object(check, &format!("outputChecks.{output}"))?;
+        for (output, check) in object(checks, "\"outputChecks\"")? {
+            let path = |name: &str| format!("'outputChecks.\"{output}\".{name}'");
+            let check = object(check, &format!("'outputChecks.\"{output}\"'"))?;
             each.insert(
                 output.clone(),
                 OutputCheck {
-                    allowed_references: strings(check, "allowedReferences", &path)?,
-                    allowed_requisites: strings(check, "allowedRequisites", &path)?,
-                    disallowed_references: strings(check, "disallowedReferences", &path)?.unwrap_or_default(),
-                    disallowed_requisites: strings(check, "disallowedRequisites", &path)?.unwrap_or_default(),
-                    max_size: integer(check, "maxSize", &path)?,
-                    max_closure_size: integer(check, "maxClosureSize", &path)?,
+                    allowed_references: strings(check, "allowedReferences", &path("allowedReferences"))?,
+                    allowed_requisites: strings(check, "allowedRequisites", &path("allowedRequisites"))?,
+                    disallowed_references: strings(check, "disallowedReferences", &path("disallowedReferences"))?
+                        .unwrap_or_default(),
+                    disallowed_requisites: strings(check, "disallowedRequisites", &path("disallowedRequisites"))?
+                        .unwrap_or_default(),
+                    max_size: integer(check, "maxSize", &path("maxSize"))?,
+                    max_closure_size: integer(check, "maxClosureSize", &path("maxClosureSize"))?,
                     counts_itself: true,
                 },
             );
@@ -176,8 +188,8 @@ fn structured(attributes: &serde_json::Map<String, Value>) -> Result<Options, Op
         options.checks = OutputChecks::Each(each);
     }
     if let Some(discard) = attributes.get("unsafeDiscardReferences") {
-        for (output, value) in object(discard, "unsafeDiscardReferences")? {
-            if boolean(Some(value), &format!("unsafeDiscardReferences.{output}"))? {
+        for (output, value) in object(discard, "'unsafeDiscardReferences'")? {
+            if boolean(Some(value), "'unsafeDiscardReferences'")? {
                 options.discard_references.insert(output.clone());
             }
         }
@@ -194,7 +206,10 @@ fn structured(attributes: &serde_json::Map<String, Value>) -> Result<Options, Op
                     } else if let Value::Array(elements) = value {
                         open.extend(elements.iter().rev());
                     } else {
-                        return Err(wrong_type("exportReferencesGraph", "array", value));
+                        return Err(OptionError {
+                            attribute: "\"exportReferencesGraph\"".to_owned(),
+                            message: format!("'exportReferencesGraph' value is not an array or a string: {value}"),
+                        });
                     }
                 }
                 options.reference_graphs.insert(name.clone(), found);
@@ -230,20 +245,79 @@ fn boolean(value: Option<&Value>, attribute: &str) -> Result<bool, OptionError> 
     value.map_or(Ok(false), |value| value.as_bool().ok_or_else(|| wrong_type(attribute, "boolean", value)))
 }
 
-fn integer(object: &JsonObject, name: &str, path: &str) -> Result<Option<u64>, OptionError> {
-    object
-        .get(name)
-        .map(|value| value.as_u64().ok_or_else(|| wrong_type(&format!("{path}{name}"), "number", value)))
-        .transpose()
+/// Any number is a limit, as in Nix: fractions are cut off, and a negative one is so large that nothing exceeds it.
+fn integer(object: &JsonObject, name: &str, attribute: &str) -> Result<Option<u64>, OptionError> {
+    let Some(value) = object.get(name) else { return Ok(None) };
+    let limit = match (value.as_u64(), value.as_i64(), value.as_f64()) {
+        (Some(limit), _, _) => limit,
+        (None, Some(negative), _) => negative.cast_unsigned(),
+        (None, None, Some(fraction)) if fraction < 0.0 => (fraction as i64).cast_unsigned(),
+        (None, None, Some(fraction)) => fraction as u64,
+        (None, None, None) => return Err(wrong_type(attribute, "number", value)),
+    };
+    Ok(Some(limit))
 }
 
-fn strings(object: &JsonObject, name: &str, path: &str) -> Result<Option<Vec<String>>, OptionError> {
-    let attribute = format!("{path}{name}");
+fn strings(object: &JsonObject, name: &str, attribute: &str) -> Result<Option<Vec<String>>, OptionError> {
     let Some(value) = object.get(name) else { return Ok(None) };
-    let elements = value.as_array().ok_or_else(|| wrong_type(&attribute, "array", value))?;
+    let elements = value.as_array().ok_or_else(|| wrong_type(attribute, "array", value))?;
     elements
         .iter()
-        .map(|element| element.as_str().map(str::to_owned).ok_or_else(|| wrong_type(&attribute, "string", element)))
+        .map(|element| element.as_str().map(str::to_owned).ok_or_else(|| wrong_type(attribute, "string", element)))
         .collect::<Result<_, _>>()
         .map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read_structured(attributes: Value) -> Result<Options, String> {
+        let Value::Object(attributes) = attributes else { unreachable!("an object") };
+        structured(&attributes).map_err(|error| error.to_string())
+    }
+
+    /// What Nix 2.34 says.
+    #[test]
+    fn values_of_the_wrong_type_are_refused_in_nixs_words() {
+        let number = |kind: &str| format!("Expected JSON value to be of type '{kind}' but it is of type 'number': 1");
+        for (attributes, words) in [
+            (json!({"__noChroot": 1}), format!("while parsing attribute \"__noChroot\": {}", number("boolean"))),
+            (json!({"preferLocalBuild": 1}), number("boolean")),
+            (json!({"allowSubstitutes": 1}), number("boolean")),
+            (json!({"__darwinAllowLocalNetworking": 1}), number("boolean")),
+            (json!({"__sandboxProfile": 1}), number("string")),
+            (json!({"__impureHostDeps": 1}), number("array")),
+            (json!({"impureEnvVars": [1]}), number("string")),
+            (json!({"requiredSystemFeatures": 1}), number("array")),
+            (json!({"outputChecks": 1}), number("object")),
+            (
+                json!({"outputChecks": {"out": {"allowedReferences": 1}}}),
+                format!("while parsing attribute 'outputChecks.\"out\".allowedReferences': {}", number("array")),
+            ),
+            (
+                json!({"unsafeDiscardReferences": {"out": 1}}),
+                format!("while parsing attribute 'unsafeDiscardReferences': {}", number("boolean")),
+            ),
+            (
+                json!({"exportReferencesGraph": {"g": 1}}),
+                "'exportReferencesGraph' value is not an array or a string".to_owned(),
+            ),
+        ] {
+            let error = read_structured(attributes.clone()).expect_err("a refusal");
+            assert!(error.contains(&words), "{attributes}: {error}");
+        }
+    }
+
+    #[test]
+    fn any_number_is_a_limit() {
+        for (value, limit) in
+            [(json!(10), 10), (json!(1.9), 1), (json!(1e3), 1000), (json!(-1), u64::MAX), (json!(-1.5), u64::MAX)]
+        {
+            let options = read_structured(json!({"outputChecks": {"out": {"maxSize": value}}})).expect("options");
+            let OutputChecks::Each(each) = options.checks else { panic!("checks by output") };
+            assert_eq!(each["out"].max_size, Some(limit), "{value}");
+        }
+    }
 }

@@ -183,13 +183,15 @@ pub struct Request<'a> {
 /// Why there is no plan. The words are Nix's where Nix has words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// The machine cannot run it.
-    #[error("platform mismatch\nRequired system: '{required}'\nCurrent system: '{current}'")]
+    /// The machine cannot run it. Nix tells of missing features in the same breath.
+    #[error("platform mismatch\nRequired system: '{required}'\nCurrent system: '{current}'{}", also(features.as_deref()))]
     Platform {
         /// The derivation's.
         required: String,
         /// The machine's.
         current: String,
+        /// Features that it lacks as well.
+        features: Option<Box<PlanError>>,
     },
     /// The machine lacks something.
     #[error(
@@ -204,10 +206,20 @@ pub enum PlanError {
         available: BTreeSet<String>,
     },
     /// `__noChroot`
-    #[error("derivation '{path}' has '__noChroot' set, but that's not allowed: there is no build without a sandbox")]
+    #[error(
+        "derivation '{path}' has '__noChroot' set, but that's not allowed when 'sandbox' is 'true': there is no build without a sandbox"
+    )]
     NoSandbox {
         /// The derivation.
         path: StorePath,
+    },
+    /// `__impureHostDeps`
+    #[error("derivation '{path}' requested impure path '{wanted}', but it was not in allowed-impure-host-deps")]
+    ImpurePath {
+        /// The derivation.
+        path: StorePath,
+        /// What it wants to see of the machine.
+        wanted: String,
     },
     /// A kind that cannot be built here.
     #[error("derivation '{path}' {what}")]
@@ -240,6 +252,10 @@ pub enum PlanError {
     /// There is no bundle to give to a build that needs one.
     #[error("no certificate bundle was found on this machine")]
     NoCertificates,
+}
+
+fn also(features: Option<&PlanError>) -> String {
+    features.map(|features| format!("\nReason: {features}")).unwrap_or_default()
 }
 
 fn join(features: &BTreeSet<String>) -> String {
@@ -397,9 +413,6 @@ fn some(limit: u64) -> Option<u64> {
 fn refuse_what_cannot_run(request: &Request<'_>) -> Result<(), PlanError> {
     let Request { derivation, path, options, host, .. } = *request;
     let unsupported = |what: &str| Err(PlanError::Unsupported { path: path.clone(), what: what.to_owned() });
-    if options.wants_no_sandbox {
-        return Err(PlanError::NoSandbox { path: path.clone() });
-    }
     if is_builtin(derivation) && !BUILTINS.iter().any(|builtin| derivation.builder == *builtin) {
         return unsupported(&format!("has the builder '{}', which is not supported yet", derivation.builder));
     }
@@ -409,15 +422,21 @@ fn refuse_what_cannot_run(request: &Request<'_>) -> Result<(), PlanError> {
     if is_builtin(derivation) && derivation.structured_attributes.is_some() {
         return unsupported(&format!("gives structured attributes to '{}', which reads variables", derivation.builder));
     }
+    let features = (!options.required_features.is_subset(&host.features))
+        .then(|| PlanError::Features { required: options.required_features.clone(), available: host.features.clone() });
     if !is_builtin(derivation) && derivation.system != host.system && !host.extra_platforms.contains(&derivation.system)
     {
-        return Err(PlanError::Platform { required: derivation.system.clone(), current: host.system.clone() });
+        let (required, current) = (derivation.system.clone(), host.system.clone());
+        return Err(PlanError::Platform { required, current, features: features.map(Box::new) });
     }
-    if !options.required_features.is_subset(&host.features) {
-        return Err(PlanError::Features {
-            required: options.required_features.clone(),
-            available: host.features.clone(),
-        });
+    if let Some(features) = features {
+        return Err(features);
+    }
+    if options.wants_no_sandbox {
+        return Err(PlanError::NoSandbox { path: path.clone() });
+    }
+    if let Some(wanted) = options.impure_host_paths.first() {
+        return Err(PlanError::ImpurePath { path: path.clone(), wanted: wanted.clone() });
     }
     Ok(())
 }

@@ -3,11 +3,18 @@
 
 use fodder_model::sandbox::Identity;
 use nix::{
-    sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr},
+    fcntl::{OFlag, open},
+    sys::{
+        stat::Mode,
+        termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr},
+    },
     unistd::{Uid, fchown, geteuid},
 };
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
-use std::{io, os::fd::OwnedFd};
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
 
 /// Both ends.
 pub(crate) struct Terminal {
@@ -23,7 +30,13 @@ impl Terminal {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         unlockpt(&master)?;
         // Not by the name in ptsname(3), which names something else when /dev/pts is another instance.
-        let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        let peer = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        // The ioctl keeps its flags as they are, which the builder would read back (F_GETFL); open(2) makes the usual ones of them.
+        let slave = open(
+            format!("/proc/self/fd/{}", peer.as_raw_fd()).as_str(),
+            OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?;
         let mut settings = tcgetattr(&slave)?;
         cfmakeraw(&mut settings);
         tcsetattr(&slave, SetArg::TCSANOW, &settings)?;

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod add;
+mod cache;
 mod collect;
 mod database;
 mod directory;
@@ -39,10 +40,11 @@ mod users;
 mod verify;
 
 pub use add::{dump, source_path};
+pub use cache::{BinaryCache, CacheConnection, CacheError, CacheLocation, CacheWriter, Compression, Written};
 pub use collect::{Collected, CollectionEvent, Garbage, Survey};
 pub use error::{ImportProblem, StoreError, chain};
 pub use find_roots::{Root, RootHolder};
-pub use http::{Http, HttpError, HttpSettings, Proxies};
+pub use http::{Http, HttpBody, HttpError, HttpSettings, OnRetry, Proxies};
 pub use liveness::KeepRules;
 pub use lock::PathLocks;
 pub use optimise::{OptimiseEvent, Optimised};

@@ -74,16 +74,26 @@ pub(crate) fn become_the_builder(entry: Entry<'_>) -> ! {
         Ok(Start::Execute(execute)) => {
             let errno = execute.run();
             // What Nix writes, on the log as Nix does, and then it "fails with exit code 1".
-            let mut line = b"error: executing '".to_vec();
-            line.extend_from_slice(execute.program.as_bytes());
-            line.extend_from_slice(format!("': {}\n", errno.desc()).as_bytes());
-            let _ = write(std::io::stderr(), &line);
+            let _ = write(std::io::stderr(), &cannot_execute(execute.program.as_bytes(), errno.desc()));
             crate::leave(1)
         }
         Err(failure) => failure,
     };
     let _ = send(&channel, &BuilderWord::Failed(failure), None);
     crate::leave(1)
+}
+
+/// Nix's words to the byte: in colours whatever reads them, further lines indented, and no newline at the end.
+fn cannot_execute(program: &[u8], reason: &str) -> Vec<u8> {
+    let mut line = b"\x1b[31;1merror:\x1b[0m executing '\x1b[35;1m".to_vec();
+    for byte in program {
+        line.push(*byte);
+        if *byte == b'\n' {
+            line.extend([b' '; 7]);
+        }
+    }
+    line.extend_from_slice(format!("\x1b[0m': \x1b[35;1m{reason}\x1b[0m").as_bytes());
+    line
 }
 
 /// The last step.

@@ -24,25 +24,34 @@ use std::{
 
 /// The ids are written by whoever may: by this process when they are its own, else by a child that stays behind in the
 /// parent namespace, where root's capabilities are (user_namespaces(7), "Defining user and group ID mappings").
-pub(super) fn enter_user_namespace(identity: &Identity) -> Result<(), Failure> {
+/// Returns whether supplementary groups are gone; an ordinary user cannot drop them.
+pub(super) fn enter_user_namespace(identity: &Identity) -> Result<bool, Failure> {
     let Identity { inside_uid, inside_gid, outside_uid, outside_gid } = *identity;
     let own_ids = geteuid().as_raw() == outside_uid && getegid().as_raw() == outside_gid;
     let process = open("/proc/self", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .doing("opening /proc/self")?;
-    let mut maps = vec![
+    let maps = vec![
         ("uid_map", format!("{inside_uid} {outside_uid} 1")),
+        // Required before gid_map from a process without CAP_SETGID in the parent namespace (Linux 3.19); with it, as Nix does it:
+        // nothing in the namespace or below may change its groups.
+        ("setgroups", "deny".into()),
         ("gid_map", format!("{inside_gid} {outside_gid} 1")),
     ];
+    // Now or never: from the third line on it is refused.
+    let groups_dropped = match setgroups(&[]) {
+        Ok(()) => true,
+        Err(Errno::EPERM) => false,
+        Err(errno) => return Err(errno).doing("dropping supplementary groups"),
+    };
     if own_ids {
-        // Required before gid_map from a process without CAP_SETGID in the parent namespace (Linux 3.19).
-        maps.insert(1, ("setgroups", "deny".into()));
         new_user_namespace()?;
-        maps.iter().try_for_each(|(file, content)| write_map(&process, file, content))
+        maps.iter().try_for_each(|(file, content)| write_map(&process, file, content))?;
     } else {
         let writer = Writer::start(process, maps)?;
         new_user_namespace()?;
-        writer.finish()
+        writer.finish()?;
     }
+    Ok(groups_dropped)
 }
 
 fn new_user_namespace() -> Result<(), Failure> {
@@ -106,18 +115,11 @@ impl Writer {
 
 /// Becomes the inside ids, keeping the capabilities in the new namespace: none of the ids is that namespace's 0, so the
 /// rule that takes capabilities from a root that stops being root (capabilities(7)) does not apply.
-/// Returns whether supplementary groups are gone; an ordinary user cannot drop them (setgroups is denied).
-pub(super) fn become_inside_ids(identity: &Identity) -> Result<bool, Failure> {
-    let groups_dropped = match setgroups(&[]) {
-        Ok(()) => true,
-        Err(Errno::EPERM) => false,
-        Err(errno) => return Err(errno).doing("dropping supplementary groups"),
-    };
+pub(super) fn become_inside_ids(identity: &Identity) -> Result<(), Failure> {
     let (uid, gid) = (Uid::from_raw(identity.inside_uid), Gid::from_raw(identity.inside_gid));
     setresgid(gid, gid, gid).doing("becoming the group inside")?;
     setresuid(uid, uid, uid).doing("becoming the user inside")?;
     // From here on nobody of the same uid on the host can trace this process or open its /proc files. It had to be
     // dumpable before: a process that is not cannot write its own maps.
-    prctl::set_dumpable(false).doing("becoming non-dumpable")?;
-    Ok(groups_dropped)
+    prctl::set_dumpable(false).doing("becoming non-dumpable")
 }

@@ -51,10 +51,10 @@ fn carry_out(runner: &OwnedFd, internal_programs: &[InternalProgram]) -> Result<
     let open_files = forget::raise_open_files()?;
 
     let outer_namespaces = NamespaceIds::read()?;
-    identity::enter_user_namespace(&plan.identity)?;
+    let supplementary_groups_dropped = identity::enter_user_namespace(&plan.identity)?;
     namespaces::unshare_the_rest(&plan.namespaces)?;
     let sources = Sources::open(&plan)?;
-    let supplementary_groups_dropped = identity::become_inside_ids(&plan.identity)?;
+    identity::become_inside_ids(&plan.identity)?;
     die_with_the_runner(runner)?;
 
     let helper = pidfd_open(number_of(Pid::this())?, PidfdFlags::empty()).doing("opening a pidfd of the helper")?;

@@ -37,6 +37,20 @@ fn the_terminal_is_as_the_kernel_makes_it_but_raw() {
 }
 
 #[test]
+fn the_streams_have_the_flags_of_files_that_were_just_opened() {
+    let lab = Lab::new();
+    let log = lab.log_of("for f in 0 1 2; do grep flags: /proc/1/fdinfo/$f; done");
+    let flags: Vec<&str> = log.lines().collect();
+    assert!(flags.len() == 3 && flags[0].ends_with("00002"), "{log}");
+    assert!(flags.iter().all(|line| *line == flags[0]), "the terminal's are not /dev/null's: {log}");
+}
+
+#[test]
+fn nobody_in_the_sandbox_can_change_groups() {
+    assert_eq!(Lab::new().log_of("cat /proc/self/setgroups"), "deny\n");
+}
+
+#[test]
 fn standard_input_is_dev_null_and_writable() {
     let lab = Lab::new();
     let log = lab.log_of("echo gone >&0; stat -L -c '%t:%T %F' /proc/self/fd/0");
