@@ -103,7 +103,8 @@ pub(crate) fn add_derivation(loaded: &Loaded, store: &Store, time: i64) -> Resul
     let references: BTreeSet<StorePath> =
         derivation.input_sources.iter().chain(derivation.input_derivations.keys()).cloned().collect();
     for reference in &references {
-        if !store.is_valid(reference)? {
+        // Nor is anything copied from a store below ours for its sake.
+        if !store.is_own(reference)? {
             return Ok(());
         }
     }

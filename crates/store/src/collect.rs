@@ -107,7 +107,7 @@ impl Store {
         let mut dead: BTreeSet<OsString> = BTreeSet::new();
         let mut dead_bytes = 0;
         for path in graph.paths().filter(|path| !live.contains(*path)) {
-            dead_bytes += self.query(path)?.map_or(0, |info| info.nar_size);
+            dead_bytes += self.query_own(path)?.map_or(0, |info| info.nar_size);
             dead.insert(path.base_name().into());
         }
         for (name, _) in self.leftovers(names, &graph, &hash_parts)? {
@@ -232,7 +232,7 @@ impl Store {
         match item {
             Dead::Valid(path) => self.invalidate(path),
             // Somebody may have made it valid since; they hold it, or whoever uses it does.
-            Dead::Leftover(_, Some(path)) => Ok(!self.is_valid(path)?),
+            Dead::Leftover(_, Some(path)) => Ok(!self.is_own(path)?),
             Dead::Leftover(name, None) => self.is_unlocked(name),
         }
     }

@@ -202,6 +202,12 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A directory, link or device where a regular file must be.
+    #[error("'{}' is not a regular file", shown(path))]
+    NotAFile {
+        /// What is there.
+        path: PathBuf,
+    },
     /// Something wrote to a tree while it was copied.
     #[error("'{}' changed while it was read", shown(path))]
     Changed {

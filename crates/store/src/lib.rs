@@ -21,6 +21,7 @@ mod import;
 mod liveness;
 mod lock;
 mod logs;
+mod lower;
 mod optimise;
 mod order;
 mod path_info;
