@@ -60,6 +60,7 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         max_build_log_size,
         self_references,
         offline,
+        caches,
     } = arguments;
     let profile = match profile.as_deref() {
         None => None,
@@ -89,6 +90,7 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         offline: *offline,
         max_jobs: 1,
         keep_going: false,
+        substitution: caches.substitution(),
     })
 }
 
