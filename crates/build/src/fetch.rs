@@ -10,7 +10,7 @@ pub use plan::FetchPlan;
 
 use crate::{error::BuildError, host};
 use fodder_model::{signature::PublicKey, store_path::StorePath};
-use fodder_store::{BinaryCache, CacheLocation, HttpSettings, Store, chain};
+use fodder_store::{BinaryCache, CacheLocation, HttpSettings, Scratch, Store, chain};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -95,6 +95,8 @@ impl<'a> Fetcher<'a> {
         time: i64,
         observe: &mut dyn FnMut(FetchEvent),
     ) -> Result<Self, BuildError> {
+        // What a killed run had begun to unpack.
+        Scratch::reap_stale(store)?;
         let wanted: Vec<&CacheLocation> =
             substitution.caches.iter().filter(|location| !(is_offline && location.is_remote())).collect();
         let settings = match wanted.iter().any(|location| location.is_remote()) {
