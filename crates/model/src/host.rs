@@ -27,6 +27,8 @@ pub struct HostFacts {
     pub certificates: Option<Certificates>,
     /// Tools that the short form asks for.
     pub tools: BTreeMap<Tool, ToolFacts>,
+    /// Whether it reaches anybody over IPv6.
+    pub has_ipv6: bool,
     /// The caller's environment, for `impureEnvVars`.
     pub environment: BTreeMap<ByteString, ByteString>,
 }

@@ -11,7 +11,7 @@ mod settings;
 pub use builtin::{BUILTINS, MIRRORS_VARIABLE, NETRC_FILE};
 pub use content::Content;
 pub use error::PlanError;
-pub use network::{Network, NetworkMode, may_reach_network};
+pub use network::{NAME_SERVER, Network, NetworkMode, may_reach_network};
 pub use settings::{ExtraPath, Settings};
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     derivation::{Derivation, Kind},
     environment::{self, BUILD_DIRECTORY},
     host::{Certificates, HostFacts},
+    network_policy::NetworkPolicy,
     options::Options,
     profile::Profile,
     reference_graph::{self, DerivationOutputs, Input},
@@ -44,6 +45,8 @@ pub struct BuildPlan {
     pub profile: String,
     /// Whether the network is there, and why.
     pub network: Network,
+    /// Who may be called through the gateway.
+    pub network_policy: NetworkPolicy,
     /// The certificate bundle that the builder sees.
     pub certificates: Option<Certificates>,
     /// Variables whose values are the caller's.
@@ -120,7 +123,10 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
     refuse_what_cannot_run(request)?;
     let outputs = content::written_paths(derivation, path, unique)?;
     let network = network::network(derivation, path, settings)?;
-    let has_network = network.mode == NetworkMode::Host;
+    let has_network = match network.mode {
+        NetworkMode::None => false,
+        NetworkMode::Gateway | NetworkMode::Host => true,
+    };
     let graphs = reference_graph::graphs(options, inputs, derivation_outputs)?;
     let cores = if settings.cores == 0 { host.cores } else { settings.cores };
     let start = environment::builder_inputs(derivation, options, &outputs, &graphs, cores, &host.environment);
@@ -134,14 +140,15 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
         tools,
         scratch,
         files: &start.files,
-        has_network,
+        network: network.mode,
     }
     .steps(&mut notes)?;
 
     let mut namespaces: BTreeSet<Namespace> =
         [Namespace::User, Namespace::Mount, Namespace::Pid, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup].into();
-    if !has_network {
-        namespaces.insert(Namespace::Network);
+    match network.mode {
+        NetworkMode::None | NetworkMode::Gateway => drop(namespaces.insert(Namespace::Network)),
+        NetworkMode::Host => {}
     }
     let mut environment = start.environment;
     let program = if request.is_builtin() {
@@ -180,6 +187,7 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
             resources: vec![ResourceLimit { resource: Resource::Core, soft: Some(0), hard: None }],
         },
         seccomp: profile.seccomp.clone(),
+        door: network::door(network.mode, host),
     };
     Ok(BuildPlan {
         derivation: path.clone(),
@@ -188,6 +196,7 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
         profile: profile.name.clone(),
         certificates: host.certificates.clone().filter(|_| has_network),
         network,
+        network_policy: settings.network_policy.clone(),
         impure_variables: start.impure,
         rules: Rules {
             derivation: path.clone(),

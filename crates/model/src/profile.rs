@@ -122,6 +122,10 @@ pub enum When {
     Network,
     /// In the others.
     NoNetwork,
+    /// In those that reach it through the gateway.
+    Gateway,
+    /// In those that share the host's.
+    HostNetwork,
 }
 
 /// Why a text is not a profile.

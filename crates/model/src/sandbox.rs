@@ -5,7 +5,10 @@
 
 use crate::bytes::ByteString;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 /// Everything that happens between "start" and "the builder runs".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +31,24 @@ pub struct SandboxPlan {
     pub limits: Limits,
     /// System calls that are answered instead of executed.
     pub seccomp: SeccompPolicy,
+    /// How connections out of the network namespace are caught; needs `Network` among the namespaces. Without it there is nothing
+    /// but `lo`.
+    pub door: Option<Door>,
+}
+
+/// Every address is local in the builder's network namespace, and whoever connects to one reaches sockets that are handed to the
+/// runner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Door {
+    /// The builder's own address; programs ask for a family only if they have an address in it.
+    pub address: Ipv4Addr,
+    /// The same for IPv6; none where the host has no IPv6, so that nobody tries it.
+    pub address6: Option<Ipv6Addr>,
+    /// Where name servers are asked, over UDP port 53; over TCP they are caught like everything else.
+    pub name_server: Ipv4Addr,
+    /// Ports to catch where the kernel cannot redirect all of them.
+    pub ports: Vec<u16>,
 }
 
 /// A kind of namespace, see namespaces(7).

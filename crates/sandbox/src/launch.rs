@@ -6,7 +6,7 @@ use crate::{
     pump::Supervision,
     report::BuilderReport,
     terminal::Terminal,
-    wire::{HELPER_ARGUMENT, socket_pair},
+    wire::{DoorSocket, HELPER_ARGUMENT, OPEN_FILES_VARIABLE, socket_pair},
 };
 use fodder_model::{bytes::ByteString, sandbox::SandboxPlan};
 use nix::{
@@ -15,6 +15,7 @@ use nix::{
     sys::{
         eventfd::{EfdFlags, EventFd},
         memfd::{MFdFlags, memfd_create},
+        resource::{Resource, getrlimit},
     },
 };
 use std::{
@@ -108,6 +109,8 @@ impl Canceller {
 pub struct Sandbox {
     helper: Helper,
     canceller: Canceller,
+    /// Soft limit of open files when this was made: builders get it, whatever the runner needs for itself by then.
+    open_files: u64,
 }
 
 impl Sandbox {
@@ -118,7 +121,8 @@ impl Sandbox {
     pub fn new(helper: Helper) -> Result<Self, SandboxError> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let event = EventFd::from_flags(flags).runner("make an event descriptor")?;
-        Ok(Sandbox { helper, canceller: Canceller(Arc::new(event)) })
+        let (open_files, _) = getrlimit(Resource::RLIMIT_NOFILE).runner("read the limit of open files")?;
+        Ok(Sandbox { helper, canceller: Canceller(Arc::new(event)), open_files })
     }
 
     /// What ends the runs of this sandbox.
@@ -132,12 +136,23 @@ impl Sandbox {
     /// # Errors
     /// When the sandbox could not be set up or its helper was lost. A builder that fails is a report.
     pub fn run(&self, plan: &SandboxPlan, on_log: &mut dyn FnMut(&[u8])) -> Result<BuilderReport, SandboxError> {
+        // Without anybody behind the door, what comes to it is refused.
+        self.run_with_door(plan, on_log, &mut |_, _| {})
+    }
+
+    /// [`Sandbox::run`], handing out the sockets of the plan's door before the builder starts.
+    pub fn run_with_door(
+        &self,
+        plan: &SandboxPlan,
+        on_log: &mut dyn FnMut(&[u8]),
+        on_door: &mut dyn FnMut(DoorSocket, OwnedFd),
+    ) -> Result<BuilderReport, SandboxError> {
         let Terminal { master, slave } = Terminal::open(&plan.identity).runner("open a pseudo-terminal")?;
         let (socket, helper_socket) = socket_pair().runner("make a socket pair")?;
         let written = sealed_plan(plan).runner("write the plan into memory")?;
         let child = self.start(written, helper_socket, slave)?;
         let supervision = Supervision::new(child, master, socket, &plan.limits);
-        let ended = supervision.run(self.canceller.event(), on_log)?;
+        let ended = supervision.run(self.canceller.event(), on_log, on_door)?;
         ended.map_err(|failure| SandboxError::from_failure(failure, plan))
     }
 
@@ -145,6 +160,7 @@ impl Sandbox {
     fn start(&self, plan: File, socket: OwnedFd, slave: OwnedFd) -> Result<Child, SandboxError> {
         let mut command = Command::new(&self.helper.path);
         command.arg0("fodder-sandbox-helper").arg(HELPER_ARGUMENT).env_clear();
+        command.env(OPEN_FILES_VARIABLE, self.open_files.to_string());
         command.stdin(plan).stdout(socket).stderr(slave);
         let started = command.spawn();
         started.map_err(|source| SandboxError::HelperStart { path: self.helper.path.clone(), source })

@@ -32,6 +32,7 @@ mod wire;
 pub use error::SandboxError;
 pub use launch::{Canceller, Helper, InternalProgram, Sandbox, dispatch_helper, dispatch_helper_with};
 pub use report::{BuilderExit, BuilderReport, Enforced, SessionKeyring};
+pub use wire::DoorSocket;
 
 /// Ends a process of ours that is not the caller's.
 #[expect(clippy::exit, reason = "the helper and its children must not return into the program they were started from")]

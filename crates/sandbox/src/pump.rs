@@ -7,7 +7,7 @@
 use crate::{
     error::{RunnerDoing, SandboxError},
     report::{BuilderExit, BuilderReport},
-    wire::{Ending, Failure, HelperWord, receive},
+    wire::{DoorSocket, Ending, Failure, HelperWord, receive},
 };
 use fodder_model::sandbox::Limits;
 use nix::{
@@ -85,9 +85,10 @@ impl Supervision {
         mut self,
         cancel: &EventFd,
         on_log: &mut dyn FnMut(&[u8]),
+        on_door: &mut dyn FnMut(DoorSocket, OwnedFd),
     ) -> Result<Result<BuilderReport, Failure>, SandboxError> {
         while !self.helper_is_gone {
-            self.step(cancel, on_log)?;
+            self.step(cancel, on_log, on_door)?;
         }
         self.wait_until_dead()?;
         let status = self.helper.wait().runner("wait for the sandbox helper")?;
@@ -104,12 +105,19 @@ impl Supervision {
             // Whatever else went wrong, that is why it ended.
             Some(HelperWord::Failed(_)) if self.reason == Some(Reason::Cancelled) => Err(SandboxError::Cancelled),
             Some(HelperWord::Failed(failure)) => Ok(Err(failure)),
-            Some(HelperWord::Started) | None => Err(SandboxError::HelperDied { status: status.to_string() }),
+            Some(HelperWord::Started | HelperWord::Door(_)) | None => {
+                Err(SandboxError::HelperDied { status: status.to_string() })
+            }
         }
     }
 
     /// Waits for one thing to happen and deals with it.
-    fn step(&mut self, cancel: &EventFd, on_log: &mut dyn FnMut(&[u8])) -> Result<(), SandboxError> {
+    fn step(
+        &mut self,
+        cancel: &EventFd,
+        on_log: &mut dyn FnMut(&[u8]),
+        on_door: &mut dyn FnMut(DoorSocket, OwnedFd),
+    ) -> Result<(), SandboxError> {
         let silence = self.silence_left();
         let cancelled = self.reason == Some(Reason::Cancelled);
         let mut watched = vec![PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
@@ -131,7 +139,7 @@ impl Supervision {
             self.read_log(on_log)?;
         }
         if heard {
-            self.listen()?;
+            self.listen(on_door)?;
         }
         if let Some(seconds) = self.silence_seconds
             && self.silence_left() == Some(Duration::ZERO)
@@ -141,7 +149,7 @@ impl Supervision {
         Ok(())
     }
 
-    fn listen(&mut self) -> Result<(), SandboxError> {
+    fn listen(&mut self, on_door: &mut dyn FnMut(DoorSocket, OwnedFd)) -> Result<(), SandboxError> {
         match receive(&self.socket).runner("listen to the sandbox helper")? {
             None => self.helper_is_gone = true,
             Some((HelperWord::Started, builder)) => {
@@ -150,6 +158,7 @@ impl Supervision {
                     self.kill();
                 }
             }
+            Some((HelperWord::Door(purpose), Some(socket))) => on_door(purpose, socket),
             Some((word, _descriptor)) => self.last_word = Some(word),
         }
         Ok(())

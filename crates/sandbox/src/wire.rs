@@ -20,6 +20,9 @@ use std::{
 /// The hidden first argument that turns a program into the helper.
 pub(crate) const HELPER_ARGUMENT: &str = "__fodder-sandbox-helper";
 
+/// The variable with the soft limit of open files that the builder is to have.
+pub(crate) const OPEN_FILES_VARIABLE: &str = "FODDER_OPEN_FILES";
+
 /// More than any message needs; the longest is a failure that quotes a path.
 const MESSAGE_BYTES: usize = 64 * 1024;
 
@@ -52,12 +55,25 @@ pub(crate) enum BuilderWord {
 /// From the helper to the runner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum HelperWord {
+    /// A socket of the builder's network namespace; it comes with this message.
+    Door(DoorSocket),
     /// There is a PID 1; its pidfd comes with this message.
     Started,
     /// It is gone, and everything in its pid namespace with it.
     Finished { ending: Ending, cpu_user_micros: u64, cpu_system_micros: u64, enforced: Enforced },
     /// The builder never ran.
     Failed(Failure),
+}
+
+/// What a socket of the door is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DoorSocket {
+    /// Listens for connections to any address and port; where they wanted to go is their original destination.
+    Redirected,
+    /// Listens for connections to any address; where they wanted to go is the local address.
+    Port,
+    /// Gets what is sent to the name server over UDP.
+    Names,
 }
 
 /// How the builder ended, as the helper saw it.

@@ -3,9 +3,12 @@
 use super::{PlanError, Settings};
 use crate::{
     derivation::{Derivation, Kind},
+    host::HostFacts,
+    sandbox::Door,
     store_path::StorePath,
 };
 use serde::Serialize;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// How the build is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -13,6 +16,8 @@ use serde::Serialize;
 pub enum NetworkMode {
     /// A network namespace of its own with nothing but `lo`.
     None,
+    /// A network namespace of its own with one door, at which the runner decides who is called, and knows it afterwards.
+    Gateway,
     /// The host's network namespace.
     Host,
 }
@@ -41,10 +46,15 @@ pub(super) fn network(derivation: &Derivation, path: &StorePath, settings: &Sett
         (false, Some(NetworkMode::Host)) if is_impure => {
             network(NetworkMode::Host, "it is impure, and you asked for the host's namespace")
         }
-        (false, None) if is_impure => {
-            network(NetworkMode::None, "it is impure and declares no output hash; `--network host` lets it out")
+        (false, Some(NetworkMode::Gateway)) if is_impure => {
+            network(NetworkMode::Gateway, "it is impure, and you asked for the gateway")
         }
-        (false, Some(NetworkMode::Host)) => Err(PlanError::NetworkNotDeclared { path: path.clone() }),
+        (false, None) if is_impure => {
+            network(NetworkMode::None, "it is impure and declares no output hash; `--network gateway` lets it out")
+        }
+        (false, Some(NetworkMode::Host | NetworkMode::Gateway)) => {
+            Err(PlanError::NetworkNotDeclared { path: path.clone() })
+        }
         (false, None | Some(NetworkMode::None)) => {
             network(NetworkMode::None, "no output hash is declared, so nothing would notice what was downloaded")
         }
@@ -52,6 +62,32 @@ pub(super) fn network(derivation: &Derivation, path: &StorePath, settings: &Sett
         (true, Some(NetworkMode::Host)) => {
             network(NetworkMode::Host, "an output hash is declared, and you asked for the host's namespace")
         }
-        (true, None) => network(NetworkMode::Host, "an output hash is declared, so whatever was downloaded is checked"),
+        (true, None | Some(NetworkMode::Gateway)) => {
+            network(NetworkMode::Gateway, "an output hash is declared, so whatever was downloaded is checked")
+        }
+    }
+}
+
+/// The builder's address; the one that is usual for such networks.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
+
+const ADDRESS_6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x100);
+
+/// Where name servers are found, likewise.
+pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+
+/// What fetchers use, for kernels that cannot redirect all ports: ssh, whois, domain, http and kin, rsync, svn, git, …
+const PORTS: [u16; 16] = [21, 22, 43, 53, 80, 443, 873, 990, 3128, 3690, 5000, 8000, 8080, 8081, 8443, 9418];
+
+/// The door of a build with a gateway.
+pub(super) fn door(mode: NetworkMode, host: &HostFacts) -> Option<Door> {
+    match mode {
+        NetworkMode::None | NetworkMode::Host => None,
+        NetworkMode::Gateway => Some(Door {
+            address: ADDRESS,
+            address6: host.has_ipv6.then_some(ADDRESS_6),
+            name_server: NAME_SERVER,
+            ports: PORTS.to_vec(),
+        }),
     }
 }

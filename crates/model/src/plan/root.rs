@@ -1,6 +1,6 @@
 //! The root file system's part of a plan: from the profile, the inputs and the person's wishes to an ordered list of steps.
 
-use super::{ExtraPath, PlanError, ScratchPaths};
+use super::{ExtraPath, NetworkMode, PlanError, ScratchPaths};
 use crate::{
     bytes::ByteString,
     environment::BUILD_DIRECTORY,
@@ -28,7 +28,7 @@ pub(super) struct Root<'a> {
     pub(super) tools: &'a [Tool],
     pub(super) scratch: &'a ScratchPaths,
     pub(super) files: &'a BTreeMap<String, ByteString>,
-    pub(super) has_network: bool,
+    pub(super) network: NetworkMode,
 }
 
 #[derive(Default)]
@@ -49,8 +49,10 @@ impl Root<'_> {
         for entry in &self.profile.entries {
             let applies = match entry.when {
                 When::Always => true,
-                When::Network => self.has_network,
-                When::NoNetwork => !self.has_network,
+                When::Network => self.network != NetworkMode::None,
+                When::NoNetwork => self.network == NetworkMode::None,
+                When::Gateway => self.network == NetworkMode::Gateway,
+                When::HostNetwork => self.network == NetworkMode::Host,
             };
             let is_overridden = self.extra_paths.iter().any(|extra| extra.target == entry.path());
             if applies && !is_overridden {

@@ -1,7 +1,7 @@
 //! What a person can ask for, apart from the derivation.
 
 use super::NetworkMode;
-use crate::{bytes::ByteString, rewrite::SelfReferences};
+use crate::{bytes::ByteString, network_policy::NetworkPolicy, rewrite::SelfReferences};
 
 /// What the person asked for, apart from the derivation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Settings {
     pub log_bytes: u64,
     /// `--network`
     pub network: Option<NetworkMode>,
+    /// `--allow`, `--deny`, `--allow-loopback`
+    pub network_policy: NetworkPolicy,
     /// `--extra-sandbox-paths`
     pub extra_paths: Vec<ExtraPath>,
     /// `--hashed-mirrors`: where `builtin:fetchurl` looks for a file by its hash first.

@@ -4,13 +4,12 @@ mod check;
 mod inside;
 mod limits;
 mod mounts;
-mod network;
 mod privileges;
 mod root;
 
 use crate::{
     InternalProgram,
-    helper::{NamespaceIds, Sources},
+    helper::{NamespaceIds, Sources, raise_loopback},
     report::{Enforced, SessionKeyring},
     sys,
     wire::{BuilderWord, Doing, Failure, send},
@@ -128,13 +127,15 @@ fn set_up(entry: Entry<'_>) -> Result<Start<'_>, Failure> {
         session_keyring,
         supplementary_groups_dropped,
     } = entry;
-    let SandboxPlan { namespaces, identity, host_name, root_mount_point: _, root, process, limits, seccomp: _ } = plan;
+    let SandboxPlan { namespaces, identity, host_name, root_mount_point: _, root, process, limits, seccomp: _, door } =
+        plan;
     let start = Start::prepare(process, internal_programs)?;
 
     die_with_the_helper(&helper)?;
     setsid().doing("starting a session")?;
-    if namespaces.contains(&Namespace::Network) {
-        network::raise_loopback()?;
+    // With a door the helper has done it already.
+    if namespaces.contains(&Namespace::Network) && door.is_none() {
+        raise_loopback()?;
     }
     if namespaces.contains(&Namespace::Uts) {
         set_host_name(host_name)?;

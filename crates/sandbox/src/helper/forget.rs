@@ -4,7 +4,7 @@
 use crate::{
     report::SessionKeyring,
     sys,
-    wire::{Doing, Failure},
+    wire::{Doing, Failure, OPEN_FILES_VARIABLE},
 };
 use nix::{
     errno::Errno,
@@ -83,5 +83,7 @@ pub(super) fn leave_session_keyring() -> Result<SessionKeyring, Failure> {
 pub(super) fn raise_open_files() -> Result<(u64, u64), Failure> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).doing("reading the limit of open files")?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).doing("raising the limit of open files")?;
-    Ok((soft, hard))
+    // The runner may have raised its own since.
+    let asked = std::env::var(OPEN_FILES_VARIABLE).ok().and_then(|text| text.parse().ok());
+    Ok((asked.unwrap_or(soft).min(hard), hard))
 }

@@ -1,12 +1,16 @@
 //! The helper: a single-threaded program that forgets the host, makes the namespaces, forks PID 1 and watches it.
 //! It is the only parent of the builder, so that its death, of whatever cause, is the builder's.
 
+mod door;
 mod forget;
 mod identity;
 mod namespaces;
+mod netlink;
+mod redirect;
 mod sources;
 mod watch;
 
+pub(crate) use door::raise_loopback;
 pub(crate) use namespaces::NamespaceIds;
 pub(crate) use sources::Sources;
 
@@ -53,6 +57,11 @@ fn carry_out(runner: &OwnedFd, internal_programs: &[InternalProgram]) -> Result<
     let outer_namespaces = NamespaceIds::read()?;
     let supplementary_groups_dropped = identity::enter_user_namespace(&plan.identity)?;
     namespaces::unshare_the_rest(&plan.namespaces)?;
+    if let Some(door) = &plan.door {
+        for (purpose, socket) in door::open(door)? {
+            send(runner, &HelperWord::Door(purpose), Some(&socket)).doing("handing out the door")?;
+        }
+    }
     let sources = Sources::open(&plan)?;
     identity::become_inside_ids(&plan.identity)?;
     die_with_the_runner(runner)?;
@@ -96,6 +105,9 @@ fn check_namespaces(plan: &SandboxPlan) -> Result<(), Failure> {
         if !plan.namespaces.contains(&namespace) {
             return Err(Failure::Plan { reason: format!("its namespaces lack {namespace:?}") });
         }
+    }
+    if plan.door.is_some() && !plan.namespaces.contains(&Namespace::Network) {
+        return Err(Failure::Plan { reason: "it has a door, and the host's network".to_owned() });
     }
     Ok(())
 }

@@ -100,6 +100,7 @@ impl Lab {
             },
             limits: Limits { deadline_seconds: Some(60), ..Limits::default() },
             seccomp: SeccompPolicy { default: SeccompAction::Allow, rules: Vec::new() },
+            door: None,
         }
     }
 

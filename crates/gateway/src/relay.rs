@@ -1,0 +1,169 @@
+//! Connections out of the build: accepted, judged, called for real, and copied both ways.
+
+use crate::{
+    Door, Socket,
+    ledger::{Traffic, Verdict},
+    names,
+    upstream::{self, Failure},
+};
+use fodder_model::network_policy::Call;
+use nix::sys::socket::{getsockopt, sockopt};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream, UdpSocket,
+        tcp::{ReadHalf, WriteHalf},
+    },
+};
+
+/// Size of a copy. Larger ones are a little faster for large files, and slower for small ones.
+const COPY_BYTES: usize = 64 * 1024;
+
+/// How long to wait when no connection can be accepted, for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// How destinations are found out.
+#[derive(Clone, Copy)]
+enum Destination {
+    Original,
+    Local,
+}
+
+/// Serves one socket until the door is closed.
+pub(crate) fn serve(door: Arc<Door>, socket: Socket) {
+    match socket {
+        Socket::Redirected(socket) => listen(door, socket, Destination::Original),
+        Socket::Port(socket) => listen(door, socket, Destination::Local),
+        Socket::Names(socket) => {
+            let socket = std::net::UdpSocket::from(socket);
+            if let Ok(socket) = socket.set_nonblocking(true).and_then(|()| UdpSocket::from_std(socket)) {
+                tokio::spawn(names::answer_datagrams(door, socket));
+            }
+        }
+    }
+}
+
+fn listen(door: Arc<Door>, socket: OwnedFd, destination: Destination) {
+    let listener = std::net::TcpListener::from(socket);
+    let listener = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
+    // Without a listener connections are reset, which is what should happen then.
+    let Ok(listener) = listener else { return };
+    tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let door = Arc::clone(&door);
+                    tokio::spawn(async move {
+                        match original(&stream, destination) {
+                            Ok(target) => connect(&door, stream, target).await,
+                            Err(_) => reset(stream),
+                        }
+                    });
+                }
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            }
+        }
+    });
+}
+
+/// Where a connection was meant to go.
+fn original(stream: &TcpStream, destination: Destination) -> io::Result<SocketAddr> {
+    let local = stream.local_addr()?;
+    match (destination, local) {
+        (Destination::Local, _) => Ok(local),
+        (Destination::Original, SocketAddr::V4(_)) => {
+            let address = getsockopt(stream, sockopt::OriginalDst)?;
+            let ip = Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr));
+            Ok(SocketAddr::new(ip.into(), u16::from_be(address.sin_port)))
+        }
+        (Destination::Original, SocketAddr::V6(_)) => {
+            let address = getsockopt(stream, sockopt::Ip6tOriginalDst)?;
+            let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
+            Ok(SocketAddr::new(ip.into(), u16::from_be(address.sin6_port)))
+        }
+    }
+}
+
+async fn connect(door: &Arc<Door>, inside: TcpStream, target: SocketAddr) {
+    if target == SocketAddr::new(door.settings.name_server.into(), 53) {
+        names::answer_stream(door, inside).await;
+        return;
+    }
+    let (entry, traffic) = door.ledger.begin(target.ip(), target.port());
+    let names = door.ledger.names_of(target.ip());
+    let call = Call { address: target.ip(), port: target.port(), names: &names };
+    if let Err(refusal) = door.settings.policy.decide(&call, &door.settings.own_addresses) {
+        door.ledger.end(entry, Verdict::RefusedByPolicy, Some(refusal.reason), refusal.flag);
+        reset(inside);
+        return;
+    }
+    let outside = match upstream::connect(target).await {
+        Ok(outside) => outside,
+        Err(Failure { verdict, reason }) => {
+            door.ledger.end(entry, verdict, Some(reason), None);
+            reset(inside);
+            return;
+        }
+    };
+    // Small requests and answers are not to wait for more.
+    let _ = inside.set_nodelay(true);
+    let _ = outside.set_nodelay(true);
+    match copy_both(inside, outside, &traffic).await {
+        Ok(()) => door.ledger.end(entry, Verdict::Connected, None, None),
+        Err(error) => door.ledger.end(entry, Verdict::Cut, Some(error.to_string()), None),
+    }
+}
+
+/// Copies until both sides have ended. An end of one side is passed on and the other side goes on; a cut is passed on as a cut, so
+/// that half of a file is not taken for all of it.
+async fn copy_both(mut inside: TcpStream, mut outside: TcpStream, traffic: &Traffic) -> io::Result<()> {
+    let (read_inside, write_inside) = inside.split();
+    let (read_outside, write_outside) = outside.split();
+    let result = tokio::try_join!(
+        copy(read_inside, write_outside, &traffic.sent),
+        copy(read_outside, write_inside, &traffic.received)
+    );
+    if let Err(error) = result {
+        reset(inside);
+        reset(outside);
+        return Err(error);
+    }
+    Ok(())
+}
+
+async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, count: &AtomicU64) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            // The other side may have gone already.
+            return match to.shutdown().await {
+                Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error),
+                Ok(()) | Err(_) => Ok(()),
+            };
+        }
+        to.write_all(&buffer[..length]).await?;
+        count.fetch_add(length as u64, Ordering::Relaxed);
+    }
+}
+
+/// Ends a connection so that the other side sees an error at once.
+fn reset(stream: TcpStream) {
+    let _ = stream.set_zero_linger();
+    drop(stream);
+}
+
+/// Whether an address is of the newer kind.
+pub(crate) fn is_six(address: &IpAddr) -> bool {
+    address.is_ipv6()
+}

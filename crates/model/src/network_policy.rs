@@ -1,0 +1,288 @@
+//! Who may be called from a fixed-output build, decided purely: from the address that would be connected to, the names that led
+//! to it, and what the person said.
+
+use serde::Serialize;
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+/// What a person said about the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkPolicy {
+    /// `--allow`: as soon as one names a host, only those that are named may be called. One that is an address of this machine or
+    /// its neighbourhood only lifts the protection of that address.
+    pub allow: Vec<Destination>,
+    /// `--deny`: never, whatever is allowed.
+    pub deny: Vec<Destination>,
+    /// `--allow-loopback`: ports of this machine's loopback.
+    pub loopback_ports: BTreeSet<u16>,
+}
+
+/// A host or several, and perhaps a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Destination {
+    /// Who.
+    pub host: Host,
+    /// Any, when absent.
+    pub port: Option<u16>,
+}
+
+/// Who.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Host {
+    /// Everybody: `*`.
+    Any,
+    /// Exactly this name, in lower case.
+    Name(String),
+    /// Every name below this one: `*.example.org`.
+    Below(String),
+    /// Addresses that agree in so many leading bits.
+    Network {
+        /// The address.
+        address: IpAddr,
+        /// How many bits count.
+        bits: u8,
+    },
+}
+
+/// Why a text names no destination.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{text}' is not HOST or HOST:PORT; a host is a name, *.NAME, an address, or ADDRESS/BITS, and IPv6 with a port is [ADDRESS]:PORT"
+)]
+pub struct DestinationError {
+    /// What was given.
+    pub text: String,
+}
+
+impl Destination {
+    /// Reads `HOST[:PORT]`.
+    pub fn parse(text: &str) -> Result<Self, DestinationError> {
+        let error = || DestinationError { text: text.to_owned() };
+        if let Ok(host) = Host::parse(text) {
+            return Ok(Destination { host, port: None });
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(error)?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(error)?;
+        Ok(Destination { host: Host::parse(host).map_err(|()| error())?, port: Some(port) })
+    }
+
+    fn covers(&self, call: &Call<'_>) -> bool {
+        self.port.is_none_or(|port| port == call.port) && self.host.covers(call)
+    }
+}
+
+impl Host {
+    fn parse(text: &str) -> Result<Self, ()> {
+        if text == "*" {
+            return Ok(Host::Any);
+        }
+        if let Ok(address) = text.parse::<IpAddr>() {
+            let bits = if address.is_ipv4() { 32 } else { 128 };
+            return Ok(Host::Network { address: unmapped(address), bits });
+        }
+        if let Some((address, bits)) = text.split_once('/') {
+            let address: IpAddr = address.parse().map_err(drop)?;
+            let limit = if address.is_ipv4() { 32 } else { 128 };
+            let bits = bits.parse().ok().filter(|bits| *bits <= limit).ok_or(())?;
+            return Ok(Host::Network { address, bits });
+        }
+        let name = text.to_ascii_lowercase();
+        let (name, is_below) = match name.strip_prefix("*.") {
+            Some(rest) => (rest, true),
+            None => (name.as_str(), false),
+        };
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let is_label = |label: &str| {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+            !label.is_empty() && label.len() <= 63 && label.bytes().all(allowed)
+        };
+        if name.len() > 253 || !name.split('.').all(is_label) {
+            return Err(());
+        }
+        Ok(if is_below { Host::Below(name.to_owned()) } else { Host::Name(name.to_owned()) })
+    }
+
+    fn covers(&self, call: &Call<'_>) -> bool {
+        match self {
+            Host::Any => true,
+            Host::Name(_) | Host::Below(_) => call.names.iter().any(|name| self.covers_name(name)),
+            Host::Network { address, bits } => is_within(unmapped(call.address), *address, *bits),
+        }
+    }
+
+    /// Whether a name is meant, in any case, with or without the dot at its end.
+    pub fn covers_name(&self, name: &str) -> bool {
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        match self {
+            Host::Any => true,
+            Host::Name(own) => *own == name,
+            Host::Below(own) => name.strip_suffix(own.as_str()).is_some_and(|rest| rest.ends_with('.')),
+            Host::Network { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = match &self.host {
+            Host::Any => "*".to_owned(),
+            Host::Name(name) => name.clone(),
+            Host::Below(name) => format!("*.{name}"),
+            Host::Network { address, bits } if *bits == if address.is_ipv4() { 32 } else { 128 } => address.to_string(),
+            Host::Network { address, bits } => format!("{address}/{bits}"),
+        };
+        match (self.port, host.contains(':')) {
+            (None, _) => formatter.write_str(&host),
+            (Some(port), true) => write!(formatter, "[{host}]:{port}"),
+            (Some(port), false) => write!(formatter, "{host}:{port}"),
+        }
+    }
+}
+
+/// A connection that a build wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// What would really be connected to.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// The names that were asked for and answered with this address.
+    pub names: &'a BTreeSet<String>,
+}
+
+/// Why a call is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusal {
+    /// In words.
+    pub reason: String,
+    /// The flag that would allow it; `None` when nothing would.
+    pub flag: Option<String>,
+}
+
+impl NetworkPolicy {
+    /// Decides about a call. `own` are the addresses of this machine's interfaces.
+    pub fn decide(&self, call: &Call<'_>, own: &BTreeSet<IpAddr>) -> Result<(), Refusal> {
+        let address = unmapped(call.address);
+        let shown = Destination {
+            host: Host::Network { address, bits: if address.is_ipv4() { 32 } else { 128 } },
+            port: Some(call.port),
+        };
+        if let Some(denied) = self.deny.iter().find(|denied| denied.covers(call)) {
+            let reason = format!("you denied it with --deny {denied}");
+            return Err(Refusal { reason, flag: None });
+        }
+        if is_nowhere(address) {
+            return Err(Refusal { reason: "this is no address of a host".to_owned(), flag: None });
+        }
+        let protection = protection(address, own);
+        // Names do not count here: anybody can give a name to somebody else's address.
+        let is_lifted = self.allow.iter().any(|allowed| match allowed.host {
+            Host::Network { .. } => allowed.covers(call),
+            Host::Any | Host::Name(_) | Host::Below(_) => false,
+        });
+        if let Some(what) = protection {
+            if is_lifted || (address.is_loopback() && self.loopback_ports.contains(&call.port)) {
+                return Ok(());
+            }
+            let flag = match address.is_loopback() {
+                true => format!("--allow-loopback {}", call.port),
+                false => format!("--allow {shown}"),
+            };
+            return Err(Refusal { reason: format!("this is {what}"), flag: Some(flag) });
+        }
+        if self.is_exhaustive(own) && !self.allow.iter().any(|allowed| allowed.covers(call)) {
+            let host = call.names.first().map(|name| Host::Name(name.clone())).unwrap_or(shown.host);
+            let flag = format!("--allow {}", Destination { host, port: Some(call.port) });
+            return Err(Refusal {
+                reason: "only the hosts that you allowed may be called".to_owned(),
+                flag: Some(flag),
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether only what is allowed may be called.
+    fn is_exhaustive(&self, own: &BTreeSet<IpAddr>) -> bool {
+        self.allow.iter().any(|allowed| match &allowed.host {
+            Host::Any | Host::Name(_) | Host::Below(_) => true,
+            Host::Network { address, bits: _ } => protection(*address, own).is_none(),
+        })
+    }
+}
+
+/// What an address is, if it may not be called by default: this machine's own, or what only its neighbours should reach.
+fn protection(address: IpAddr, own: &BTreeSet<IpAddr>) -> Option<&'static str> {
+    // Documented by the clouds: EC2, GCE and Azure use the first; EC2 over IPv6, Alibaba and Oracle the others.
+    const METADATA: [IpAddr; 4] = [
+        IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+        IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+        IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+        IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    ];
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    if address.is_loopback() {
+        Some("this machine's loopback")
+    } else if METADATA.contains(&address) {
+        Some("where a cloud keeps the secrets of its machines")
+    } else if is_link_local {
+        Some("an address of the local link")
+    } else if own.contains(&address) {
+        Some("this machine's own address")
+    } else {
+        None
+    }
+}
+
+/// Addresses that no host has: connecting to some of them reaches this machine.
+fn is_nowhere(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            address.is_unspecified() || address.octets()[0] == 0 || address.is_broadcast() || address.is_multicast()
+        }
+        IpAddr::V6(address) => address.is_unspecified() || address.is_multicast(),
+    }
+}
+
+/// IPv6 addresses that stand for IPv4 ones are those: mapped, translated (RFC 6052), 6to4 (RFC 3056).
+fn unmapped(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(six) = address else { return address };
+    let four = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+    };
+    match six.segments() {
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => four(high, low),
+        // ::1 and :: are addresses of their own.
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => four(high, low),
+        [0x2002, high, low, ..] => four(high, low),
+        _ => address,
+    }
+}
+
+fn is_within(address: IpAddr, network: IpAddr, bits: u8) -> bool {
+    match (address, network) {
+        (IpAddr::V4(address), IpAddr::V4(network)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            address.to_bits() & mask == network.to_bits() & mask
+        }
+        (IpAddr::V6(address), IpAddr::V6(network)) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            address.to_bits() & mask == network.to_bits() & mask
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

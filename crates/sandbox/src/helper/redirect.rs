@@ -1,0 +1,143 @@
+//! One rule of nftables in a network namespace of our own: TCP to anywhere but loopback goes to one port. Spoken to the kernel
+//! directly, since few machines have `nft`. The numbers are those of linux/netfilter/nf_tables.h.
+
+use super::netlink::{Message, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, Netlink};
+use crate::wire::{Doing, Failure};
+use nix::sys::socket::SockProtocol;
+
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFNL_MSG_BATCH_BEGIN: u16 = 16;
+const NFNL_MSG_BATCH_END: u16 = 17;
+const NFT_MSG_NEWTABLE: u16 = NFNL_SUBSYS_NFTABLES << 8;
+const NFT_MSG_NEWCHAIN: u16 = (NFNL_SUBSYS_NFTABLES << 8) | 3;
+const NFT_MSG_NEWRULE: u16 = (NFNL_SUBSYS_NFTABLES << 8) | 6;
+
+const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
+
+/// `NF_INET_LOCAL_OUT`
+const HOOK_OUTPUT: u32 = 3;
+/// `NF_IP_PRI_NAT_DST`
+const PRIORITY: i32 = -100;
+
+/// The register that expressions pass values in.
+const REGISTER: u32 = 1;
+const NFT_CMP_EQ: u32 = 0;
+const NFT_CMP_NEQ: u32 = 1;
+/// `NFT_META_L4PROTO`
+const META_PROTOCOL: u32 = 16;
+const PAYLOAD_NETWORK_HEADER: u32 = 1;
+const TCP: u8 = 6;
+
+const NAME: &str = "door";
+
+/// Redirects every TCP connection that leaves for anywhere but loopback.
+pub(super) fn everything(port: u16, ipv6: bool) -> Result<(), Failure> {
+    let netlink = Netlink::open(SockProtocol::NetlinkNetFilter)?;
+    let mut batch = Batch::begin();
+    batch.family(NFPROTO_IPV4, port);
+    if ipv6 {
+        batch.family(NFPROTO_IPV6, port);
+    }
+    let (message, acknowledged) = batch.finish();
+    netlink.ask(&message, acknowledged).doing("redirecting connections")
+}
+
+/// Messages that take effect together.
+struct Batch {
+    message: Message,
+    count: usize,
+}
+
+impl Batch {
+    fn begin() -> Self {
+        let mut batch = Batch { message: Message::default(), count: 0 };
+        batch.limit(NFNL_MSG_BATCH_BEGIN);
+        batch
+    }
+
+    /// The first and last message, for the subsystem as a whole.
+    fn limit(&mut self, kind: u16) {
+        let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
+        let start = self.message.begin(kind, NLM_F_REQUEST, 0, &[0, 0, high, low]);
+        self.message.end(start);
+    }
+
+    fn finish(mut self) -> (Message, usize) {
+        self.limit(NFNL_MSG_BATCH_END);
+        (self.message, self.count)
+    }
+
+    fn add(&mut self, kind: u16, family: u8, flags: u16, fill: impl FnOnce(&mut Message)) {
+        self.count += 1;
+        let sequence = u32::try_from(self.count).unwrap_or(u32::MAX);
+        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | flags;
+        let start = self.message.begin(kind, flags, sequence, &[family, 0, 0, 0]);
+        fill(&mut self.message);
+        self.message.end(start);
+    }
+
+    /// A table, a chain in it at the output hook, and the rule.
+    fn family(&mut self, family: u8, port: u16) {
+        self.add(NFT_MSG_NEWTABLE, family, 0, |message| message.text(1, NAME));
+        self.add(NFT_MSG_NEWCHAIN, family, 0, |message| {
+            message.text(1, NAME);
+            message.text(3, NAME);
+            message.nested(4, |hook| {
+                hook.attribute(1, &HOOK_OUTPUT.to_be_bytes());
+                hook.attribute(2, &PRIORITY.to_be_bytes());
+            });
+            message.text(7, "nat");
+        });
+        self.add(NFT_MSG_NEWRULE, family, NLM_F_APPEND, |message| {
+            message.text(1, NAME);
+            message.text(2, NAME);
+            message.nested(4, |expressions| rule(expressions, family, port));
+        });
+    }
+}
+
+fn rule(expressions: &mut Message, family: u8, port: u16) {
+    expression(expressions, "meta", |data| {
+        data.attribute(1, &REGISTER.to_be_bytes());
+        data.attribute(2, &META_PROTOCOL.to_be_bytes());
+    });
+    compare(expressions, NFT_CMP_EQ, &[TCP]);
+    if family == NFPROTO_IPV4 {
+        destination(expressions, 16, 1);
+        compare(expressions, NFT_CMP_NEQ, &[127]);
+    } else {
+        destination(expressions, 24, 16);
+        compare(expressions, NFT_CMP_NEQ, &std::net::Ipv6Addr::LOCALHOST.octets());
+    }
+    expression(expressions, "immediate", |data| {
+        data.attribute(1, &REGISTER.to_be_bytes());
+        data.nested(2, |value| value.attribute(1, &port.to_be_bytes()));
+    });
+    expression(expressions, "redir", |data| data.attribute(1, &REGISTER.to_be_bytes()));
+}
+
+/// Loads the first bytes of the destination address, which are at this offset of the network header.
+fn destination(expressions: &mut Message, offset: u32, length: u32) {
+    expression(expressions, "payload", |data| {
+        data.attribute(1, &REGISTER.to_be_bytes());
+        data.attribute(2, &PAYLOAD_NETWORK_HEADER.to_be_bytes());
+        data.attribute(3, &offset.to_be_bytes());
+        data.attribute(4, &length.to_be_bytes());
+    });
+}
+
+fn compare(expressions: &mut Message, operation: u32, value: &[u8]) {
+    expression(expressions, "cmp", |data| {
+        data.attribute(1, &REGISTER.to_be_bytes());
+        data.attribute(2, &operation.to_be_bytes());
+        data.nested(3, |wrapped| wrapped.attribute(1, value));
+    });
+}
+
+fn expression(expressions: &mut Message, name: &str, fill: impl FnOnce(&mut Message)) {
+    expressions.nested(1, |element| {
+        element.text(1, name);
+        element.nested(2, fill);
+    });
+}
