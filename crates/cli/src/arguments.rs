@@ -59,6 +59,10 @@ pub(crate) struct InputArguments {
     /// Root of the store; a chroot store as Nix lays it out [default: $XDG_DATA_HOME/fodder].
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
+    /// Root of a further store, only read, whose valid paths are valid inputs; `none` for none [default: `/`, where this
+    /// machine has a `/nix/store` of root's or yours].
+    #[arg(long, value_name = "DIR|none", env = "FODDER_HOST_STORE", hide_env_values = true)]
+    pub(crate) host_store: Option<PathBuf>,
 }
 
 /// What the sandbox is to be.

@@ -3,6 +3,7 @@
 mod add;
 pub(crate) mod arguments;
 mod copy;
+mod export;
 mod gc;
 mod generate_key;
 mod names;
@@ -24,6 +25,8 @@ pub(crate) fn store(arguments: &StoreArguments) -> Result<u8, Failure> {
         StoreVerb::PathInfo(arguments) => path_info::path_info(&open_to_read(&root)?, arguments),
         StoreVerb::Query(arguments) => query::query(&open_to_read(&root)?, arguments),
         StoreVerb::Add(arguments) => add::add(&Store::open(&root)?, arguments),
+        StoreVerb::Export(arguments) => export::export(&open_to_change(&root)?, arguments),
+        StoreVerb::Import => export::import(&Store::open(&root)?),
         StoreVerb::Verify(arguments) => verify::verify(&open_to_change(&root)?, arguments),
         StoreVerb::Roots(arguments) => roots::roots(&root, arguments),
         StoreVerb::Gc(arguments) => gc::gc(&open_to_change(&root)?, arguments),

@@ -147,7 +147,7 @@ impl Store {
         open: impl FnOnce() -> Result<R, E>,
     ) -> Result<(PathInfo, bool), E> {
         let locks = self.lock_paths(&BTreeSet::from([info.path.clone()]), on_wait)?;
-        if let Some(known) = self.query(&info.path)? {
+        if let Some(known) = self.query_own(&info.path)? {
             return Ok((known, false));
         }
         self.check_references(info)?;
@@ -159,7 +159,7 @@ impl Store {
     /// Adds an object that was unpacked before anything was known about it; for the rest see [`Store::add_nar`].
     pub fn add_unpacked(&self, unpacked: Unpacked, info: &PathInfo) -> Result<(PathInfo, bool), StoreError> {
         let locks = self.lock_paths(&BTreeSet::from([info.path.clone()]), |_| {})?;
-        if let Some(known) = self.query(&info.path)? {
+        if let Some(known) = self.query_own(&info.path)? {
             return Ok((known, false));
         }
         self.check_references(info)?;

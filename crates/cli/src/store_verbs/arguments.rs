@@ -20,6 +20,10 @@ pub(crate) enum StoreVerb {
     Query(QueryArguments),
     /// Copy files into the store and print their store paths.
     Add(AddArguments),
+    /// Write paths to standard output, for `import` or `nix-store --import` elsewhere.
+    Export(ExportArguments),
+    /// Read from standard input what `export` or `nix-store --export` wrote, and print the paths.
+    Import,
     /// Compare the store's database with what is on disk, as `nix-store --verify` does.
     Verify(VerifyArguments),
     /// Print what keeps which path from garbage collection; add and remove links that do.
@@ -152,6 +156,15 @@ pub(crate) enum AddMode {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct ExportArguments {
+    #[arg(value_name = "PATH", required = true, help = PATHS_HELP)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Also everything that the paths refer to; without it, that must be there where they are imported.
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+}
+
+#[derive(Args, Debug)]
 #[command(group(ArgGroup::new("other").required(true).args(["to", "from"])), group(ArgGroup::new("what").required(true).args(["paths", "all"])))]
 pub(crate) struct CopyArguments {
     #[arg(value_name = "PATH", help = PATHS_HELP)]
@@ -218,6 +231,8 @@ pub(crate) enum RootsVerb {
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("action").args(["print_roots", "print_live", "print_dead", "dry_run", "delete"])))]
 pub(crate) struct GcArguments {
+    #[arg(value_name = "PATH", requires = "delete", help = PATHS_HELP)]
+    pub(crate) paths: Vec<PathBuf>,
     /// Print what keeps which path.
     #[arg(long)]
     pub(crate) print_roots: bool,
@@ -230,9 +245,9 @@ pub(crate) struct GcArguments {
     /// Print the paths that would be deleted, and how much that would free at most.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Delete these paths and nothing else, unless something keeps one of them.
-    #[arg(long, value_name = "PATH", num_args = 1..)]
-    pub(crate) delete: Vec<PathBuf>,
+    /// Delete the named paths and nothing else, unless something keeps one of them.
+    #[arg(long, requires = "paths")]
+    pub(crate) delete: bool,
     /// With --delete, do not ask what keeps them; other paths that refer to them still do.
     #[arg(long, requires = "delete")]
     pub(crate) ignore_liveness: bool,
