@@ -130,7 +130,7 @@ impl Nix {
     }
 
     /// Builds with fodder, in the same surroundings.
-    fn fodder(&self, file: &str, path: &StorePath, more: &[&str]) -> Run {
+    pub fn fodder(&self, file: &str, path: &StorePath, more: &[&str]) -> Run {
         let store = self.lab.store();
         let path = path.to_string();
         let mut arguments =
@@ -143,7 +143,7 @@ impl Nix {
     }
 
     /// Copies a source from Nix's store to fodder's.
-    fn copy(&self, store: &Store, path: &StorePath) {
+    pub fn copy(&self, store: &Store, path: &StorePath) {
         let real = self.real(path);
         let references: BTreeSet<StorePath> =
             self.query("--references", path).iter().map(|line| line.parse().expect("a store path")).collect();
