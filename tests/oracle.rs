@@ -4,5 +4,6 @@
 mod cases; // the groups of the table
 mod group; // a group of the table, built by both
 mod nix; // real Nix in a laboratory
+mod properties; // names, environments, arguments and attributes nobody would think of
 mod short_form; // real Nix builds what `show` prints
 mod trees; // output trees nobody would think of

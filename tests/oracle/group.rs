@@ -103,7 +103,10 @@ fn evaluate(nix: &Nix, group: &str) -> (Vec<Expectation>, Vec<StorePath>) {
     for (Expectation { name, ends, ours, because, .. }, path) in expectations.iter().zip(&paths) {
         // Derivations that are named otherwise are about their names.
         assert!(path.name() == format!("{name}.drv") || name.starts_with("name"), "{name} is {path}");
-        assert!(because.is_some() || (ends.0 == ends.1 && ours.is_empty()), "{name} is to differ, and does not say why");
+        assert!(
+            because.is_some() || (ends.0 == ends.1 && ours.is_empty()),
+            "{name} is to differ, and does not say why"
+        );
     }
     (expectations, paths)
 }
@@ -188,7 +191,12 @@ fn difference(nix: &Nix, output: &Value, theirs: Option<&Value>) -> Option<Strin
         Hash::parse_sri(&text).map_or(text, |hash| format!("sha256:{}", hash.to_nix32()))
     };
     let set = |value: &Value| -> BTreeSet<String> {
-        value["references"].as_array().into_iter().flatten().filter_map(|path| path.as_str().map(str::to_owned)).collect()
+        value["references"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|path| path.as_str().map(str::to_owned))
+            .collect()
     };
     if set(output) != set(theirs) {
         return Some(format!("{path} refers to {:?} (Nix) and {:?} (fodder)", set(theirs), set(output)));

@@ -79,9 +79,15 @@ in
   log-order = make "for i in 1 2 3 4 5; do echo o$i; echo e$i >&2; done; echo > $out";
   log-fails = exit 1 "i=0; while [ $i -lt 40 ]; do echo line $i; i=$((i+1)); done; printf last; exit 1";
   log-messages = make ''
-    for j in '{"action":"msg","level":0,"msg":"hello"}' '{"action":"start","id":1,"level":0,"text":"t","type":101,"fields":[],"parent":0}' '{"action":"stop","id":1}' '{"action":"result","id":1,"type":105,"fields":[1,2,3,4]}' '{}' '[]' ' ' '{"action":"setPhase"}' '{'; do
+    for j in '{"action":"msg","level":0,"msg":"hello"}' '{"action":"start","id":1,"level":0,"text":"t","type":101,"fields":[],"parent":0}' '{"action":"stop","id":1}' '{"action":"result","id":1,"type":105,"fields":[1,2,3,4]}' ' ' '{'; do
       echo "@nix $j"
     done; echo " @nix {}"; echo > $out'';
+  log-message-incomplete = {
+    script = "echo '@nix {}'; echo '@nix []'; echo '@nix {\"action\":\"setPhase\"}'; echo hi > $out";
+    ends = [ 1 0 ];
+    ours = [ "hi\n" ];
+    because = "2.8 fails: [json.exception.type_error.302] type must be string, but is null";
+  };
   log-limit = { script = "yes | head -c 1000; echo > $out"; flags = [ "--max-build-log-size" "1000" ]; };
   log-limit-exceeded = { script = "yes | head -c 100000; echo > $out"; flags = [ "--max-build-log-size" "1000" ]; ends = [ 1 1 ]; says = [ "killed after writing more than 1000 bytes of log output" ]; because = "Nix keeps nothing of the piece that went beyond, fodder keeps 1000 bytes"; };
 }
