@@ -98,7 +98,7 @@ fn any_environment_is_the_same() {
 fn any_arguments_are_the_same() {
     let trial = Trial::new();
     proptest!(config(), |(arguments in vec(text(), 0..8))| {
-        let mut all = vec![quoted("-c"), quoted("cat /proc/1/cmdline > $out")];
+        let mut all = vec![quoted("-c"), quoted("cat /proc/1/cmdline > $out; true")];
         all.extend(arguments.iter().map(|argument| quoted(argument)));
         trial.same("", &format!("args = [ {} ];", all.join(" ")));
     });
@@ -128,7 +128,7 @@ fn any_bytes_in_the_environment_are_the_same() {
         let name = format!("bytes-{}", trial.count.get());
         let file = trial.nix.lab.write(&format!("{name}.bytes"), &value);
         let attributes = format!("value = builtins.readFile {};", file.display());
-        let path = trial.nix.instantiate(&name, &expression(&name, "cat /proc/1/environ > $out", &attributes));
+        let path = trial.nix.instantiate(&name, &expression(&name, "cat /proc/1/environ > $out; true", &attributes));
         let derivation = trial.nix.real(&path);
         let endings = super::nix::Endings {
             nix: trial.nix.realise(&path, &[]),

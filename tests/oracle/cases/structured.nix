@@ -36,7 +36,7 @@ in
   };
   ignored = dump { passAsFile = [ "a" ]; a = "x"; allowedReferences = [ ]; maxSize = 1; disallowedReferences = [ dep ]; };
   no-variables = { drv.__structuredAttrs = true; script = "echo > $out"; ends = [ 100 100 ]; says = [ "failed with exit code" ]; };
-  off = { drv.__structuredAttrs = false; script = "cat /proc/1/environ > $out"; };
+  off = { drv.__structuredAttrs = false; script = "cat /proc/1/environ > $out; true"; };
   placeholder-arguments.drv = { __structuredAttrs = true; args = [ "-c" "echo ${placeholder "out"} > ${placeholder "out"}" ]; };
   impure = {
     script = "echo $told \${absent-unset} $NIX_OUTPUT_CHECKED; cat .attrs.sh; echo hi > $(sed 's/.*\"out\":\"\\([^\"]*\\)\".*/\\1/' .attrs.json)";
