@@ -7,6 +7,8 @@ mod server; // an HTTPS server with its own authority
 
 mod architecture; // the crates depend on each other as the design says
 mod bad_input; // files that are refused, and what is said about them
+mod builtins; // builders that are part of the program
+mod content_addressed; // outputs whose path follows from what is in them
 mod dependencies; // what is built first
 mod differences; // the page of differences from Nix is true
 mod documentation; // the pages and the README tell the truth
@@ -21,6 +23,7 @@ mod outputs; // canonical form, references, declared hashes
 mod rules; // the sandbox as a builder sees it
 mod setup_script; // the phases' own tests
 mod store; // what is left behind, whatever happened
+mod store_verbs; // `fodder store …`, beside real Nix
 mod stripping; // references that a compiler leaves, and how they go
 mod tools; // tools of the machine, wherever they are
 mod verbs; // show, explain, hash, refs

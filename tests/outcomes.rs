@@ -416,20 +416,3 @@ fn json_keeps_standard_output_to_one_object_whatever_happens() {
         assert!(serde_json::from_str::<Value>(&run.stdout).expect("JSON").is_object());
     }
 }
-
-#[test]
-fn derivations_whose_paths_are_not_known_before_are_refused_in_words() {
-    let lab = Lab::new();
-    let mut recipe = Recipe::new("floating", "echo ran; echo > $out").env("out", "");
-    recipe.parts.outputs = [(
-        "out".to_owned(),
-        fodder_model::derivation::Output::Floating {
-            method: ContentMethod::Nar,
-            algorithm: fodder_model::hash::HashAlgorithm::Sha256,
-        },
-    )]
-    .into();
-    let result = ends(&lab, &recipe, &[], 100, "InputRejected");
-    assert_eq!(result["isolation"], Value::Null, "the builder does not run: {result:#}");
-    assert!(text(&result, "/errorMsg").contains("floating"), "{result:#}");
-}

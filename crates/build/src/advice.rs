@@ -10,7 +10,13 @@ pub(crate) fn advice(plan: &BuildPlan, format: InputFormat, tail: &[String]) -> 
         NetworkMode::None => false,
     };
     let bundle = plan.certificates.as_ref().map(|bundle| (bundle.path.to_string(), bundle.origin.as_str()));
-    from_log(tail, matches!(format, InputFormat::ShortForm), plan.content.is_some_and(|content| content.declared.is_some()), has_network, bundle)
+    from_log(
+        tail,
+        matches!(format, InputFormat::ShortForm),
+        plan.content.is_some_and(|content| content.declared.is_some()),
+        has_network,
+        bundle,
+    )
 }
 
 fn from_log(

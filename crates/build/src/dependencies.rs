@@ -144,6 +144,10 @@ fn accept(path: &StorePath, derivation: &Derivation, modulo: &mut Modulo<'_>) ->
 /// says so, in words that name it.
 fn needed(derivation: &Derivation, root: &Loaded, known: &Known<'_>) -> Result<BTreeSet<StorePath>, BuildError> {
     let mut needed = BTreeSet::new();
+    let inputs = derivation.input_derivations.keys().filter_map(|path| root.set.get(path));
+    let outputs: Vec<StorePath> = inputs.flat_map(|input| input.known_output_paths().into_values().flatten()).collect();
+    // Before the question: a collector would delete them after the answer.
+    known.store().add_temporary_roots(&outputs)?;
     for (path, outputs) in &derivation.input_derivations {
         if let Some(input) = root.set.get(path)
             && known.valid_outputs(path, input, Some(outputs))?.is_none()

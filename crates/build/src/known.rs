@@ -1,11 +1,6 @@
 //! What outputs are known to be: declared by their derivation, remembered by the database, or built in this run.
 
-use crate::{
-    error::BuildError,
-    load::Loaded,
-    outcome::BuildOutcome,
-    prepare::{Refused, add_derivation},
-};
+use crate::{error::BuildError, load::Loaded, outcome::BuildOutcome, prepare::Refused, sources::add_derivation};
 use fodder_model::{
     derivation::{
         Derivation, Kind,
@@ -32,6 +27,10 @@ pub(crate) struct Known<'a> {
 impl<'a> Known<'a> {
     pub(crate) fn new(set: &'a DerivationSet, store: &'a Store) -> Self {
         Known { store, hashes: Mutex::new(Modulo::new(set)), built: Mutex::default() }
+    }
+
+    pub(crate) fn store(&self) -> &'a Store {
+        self.store
     }
 
     /// The paths of a derivation's outputs by output name, as far as they are known.
@@ -90,9 +89,9 @@ impl<'a> Known<'a> {
         let derivation = match resolve::resolve(&loaded.derivation, &built) {
             Ok(derivation) => derivation,
             Err(error @ ResolveError::NotBuilt { .. }) => return Ok(Err(Refused::NotBuilt(error))),
-            Err(
-                error @ (ResolveError::Derivation(_) | ResolveError::Structured(_) | ResolveError::Paths(_)),
-            ) => return Ok(Err(Refused::Input(error.to_string()))),
+            Err(error @ (ResolveError::Derivation(_) | ResolveError::Structured(_) | ResolveError::Paths(_))) => {
+                return Ok(Err(Refused::Input(error.to_string())));
+            }
         };
         let path = match derivation_path(&derivation) {
             Ok(path) => path,
@@ -117,11 +116,7 @@ impl<'a> Known<'a> {
             if let Some(hash) = self.realisation_hash(&loaded.derivation) {
                 let realisations: Vec<Realisation> = outputs
                     .iter()
-                    .map(|(name, path)| Realisation {
-                        derivation_hash: hash,
-                        output: name.clone(),
-                        path: path.clone(),
-                    })
+                    .map(|(name, path)| Realisation { derivation_hash: hash, output: name.clone(), path: path.clone() })
                     .collect();
                 self.store.register_realisations(&realisations)?;
             }

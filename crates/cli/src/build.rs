@@ -58,6 +58,8 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         timeout,
         max_silent_time,
         max_build_log_size,
+        hashed_mirrors,
+        netrc_file,
         self_references,
         offline,
     } = arguments;
@@ -80,10 +82,12 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
             log_bytes: *max_build_log_size,
             network: network.map(Into::into),
             extra_paths: extra_sandbox_paths.clone(),
+            hashed_mirrors: hashed_mirrors.clone(),
             self_references: (*self_references).into(),
         },
         profile,
         ca_file: ca_file.clone(),
+        netrc_file: netrc_file.clone(),
         rebuild: false,
         keep_failed: false,
         offline: *offline,
@@ -202,9 +206,11 @@ fn tell_references(outcome: &BuildOutcome) {
         };
         print_note(&format!("       … and {} more; {whereabouts}", outcome.references_omitted));
     }
-    if outcome.violations.iter().any(|violation| {
-        matches!(violation, Violation::FixedRefers { .. } | Violation::NoPlaceForReferences { .. })
-    }) {
+    if outcome
+        .violations
+        .iter()
+        .any(|violation| matches!(violation, Violation::FixedRefers { .. } | Violation::NoPlaceForReferences { .. }))
+    {
         print_note(
             "hint: a fixed output is moved between machines, so it may not name store paths; remove the mentions above",
         );

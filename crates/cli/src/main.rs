@@ -7,6 +7,7 @@ mod explain;
 mod inspect_verbs;
 mod progress;
 mod show;
+mod store_verbs;
 mod words;
 
 use arguments::{Arguments, Verb};
@@ -39,6 +40,7 @@ fn run(arguments: Arguments) -> Result<u8, diagnose::Failure> {
         Verb::Explain(arguments) => explain::explain(&arguments),
         Verb::Hash(arguments) => inspect_verbs::hash(&arguments),
         Verb::Refs(arguments) => inspect_verbs::refs(&arguments),
+        Verb::Store(arguments) => store_verbs::store(&arguments),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "fodder", &mut std::io::stdout());
             Ok(0)

@@ -205,8 +205,8 @@ pub const ATTRIBUTES: &[Attribute] = &[
     row("preferLocalBuild", Switch, Builder, "Accepted; every build is local."),
     row("allowSubstitutes", Switch, Builder, "Accepted; see Nix."),
     row("__noChroot", Switch, Builder, "Refused: there is no build without a sandbox."),
-    row("__contentAddressed", Switch, Builder, "Refused for now: a path that follows from the contents."),
-    row("__impure", Switch, Builder, "Refused for now: a build with the network and without a hash."),
+    row("__contentAddressed", Switch, Builder, "The outputs' paths follow from what is in them."),
+    row("__impure", Switch, Builder, "Built anew every time; has the network only with `--network host`."),
     row("fodder", Object, Fodder, "Settings of this program: `profile`."),
 ];
 

@@ -1,6 +1,7 @@
 //! Adds sources and texts: objects whose path follows from what is in them.
 
 use crate::{
+    directory::file_type,
     error::{At, StoreError},
     path_info::{PathInfo, Registration},
     scratch::Scratch,
@@ -8,6 +9,7 @@ use crate::{
     tree::{seal, walk},
 };
 use fodder_model::{
+    content_address::{ContentAddress, ContentMethod},
     hash::{Hash, HashAlgorithm, Hasher},
     nar::Writer,
     store_path::{StorePath, StorePathError, check_name},
@@ -17,7 +19,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs::File,
-    io::Write,
+    io::{Read, Write},
     path::Path,
 };
 
@@ -62,6 +64,50 @@ impl Store {
             ultimate: false,
             signatures: Vec::new(),
             content_address: Some(format!("fixed:r:sha256:{}", nar_hash.to_nix32())),
+        };
+        self.move_in(scratch, Registration::from(info))
+    }
+
+    /// Stores the contents of a regular file, addressed by nothing but them (`nix-store --add-fixed`); whether it may be
+    /// executed is lost.
+    pub fn add_file(&self, name: &str, source: &Path, registration_time: i64) -> Result<PathInfo, StoreError> {
+        check_name(name).map_err(|error| invalid(name, error))?;
+        let scratch = Scratch::create(self)?;
+        // Once through for its address; once more, from our copy, for its NAR.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(source, flags, rustix::fs::Mode::empty()).at("open", source)?;
+        if file_type(&rustix::fs::fstat(&file).at("examine", source)?) != rustix::fs::FileType::RegularFile {
+            return Err(StoreError::NotAFile { path: source.to_owned() });
+        }
+        let object_path = scratch.path().join(OBJECT);
+        let copy = scratch.directory().open_file(OBJECT, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, 0o600);
+        let mut copy = File::from(copy.at("create", &object_path)?);
+        let mut file = File::from(file);
+        let mut hasher = Hasher::new(HashAlgorithm::Sha256);
+        let mut chunk = vec![0; 128 * 1024];
+        loop {
+            let length = match file.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(length) => length,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error).at("read", source),
+            };
+            hasher.update(&chunk[..length]);
+            copy.write_all(&chunk[..length]).at("write to", &object_path)?;
+        }
+        seal(&copy, 0o444, &object_path)?;
+        let address = ContentAddress { method: ContentMethod::Flat, hash: hasher.finish() };
+        let (nar_hasher, nar_size) = dump(&object_path, Hasher::new(HashAlgorithm::Sha256))?;
+        let info = PathInfo {
+            path: address.store_path(name).map_err(|error| invalid(name, error))?,
+            nar_hash: nar_hasher.finish(),
+            nar_size,
+            references: BTreeSet::new(),
+            deriver: None,
+            registration_time,
+            ultimate: false,
+            signatures: Vec::new(),
+            content_address: Some(format!("fixed:sha256:{}", address.hash.to_nix32())),
         };
         self.move_in(scratch, Registration::from(info))
     }

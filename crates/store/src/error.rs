@@ -90,6 +90,28 @@ pub enum StoreError {
         /// The path.
         path: StorePath,
     },
+    /// Something keeps a path that was to be deleted. The first words are Nix's.
+    #[error(
+        "cannot delete path '{path}' since it is still alive{}",
+        referrer.as_ref().map(|path| format!(": '{path}' refers to it")).unwrap_or_default()
+    )]
+    Alive {
+        /// The path.
+        path: StorePath,
+        /// A path that refers to it, when that is why.
+        referrer: Option<StorePath>,
+    },
+    /// A file of temporary roots holds something else: nobody knows what its owner is using.
+    #[error(
+        "'{}' has '{found}' where a store path was expected; end the process that it is named after, or remove it",
+        shown(path)
+    )]
+    TemporaryRoot {
+        /// The file.
+        path: PathBuf,
+        /// What is in it.
+        found: ByteString,
+    },
     /// Only paths whose references are valid may be registered.
     #[error("cannot register '{path}': it refers to '{reference}', which is not valid")]
     InvalidReference {
@@ -138,6 +160,12 @@ pub enum StoreError {
         /// The device, socket or pipe.
         path: PathBuf,
     },
+    /// Only a regular file has contents without a form.
+    #[error("'{}' is not a regular file; add it with --mode nar", shown(path))]
+    NotAFile {
+        /// The directory, link or device.
+        path: PathBuf,
+    },
     /// The tree does not fit into a NAR.
     #[error("cannot serialise '{}'", shown(path))]
     Serialise {
@@ -179,12 +207,6 @@ pub enum StoreError {
         path: StorePath,
         /// What is wrong with it.
         reason: String,
-    },
-    /// A directory or link where a regular file must be.
-    #[error("'{}' is not a regular file", shown(path))]
-    NotAFile {
-        /// What is there.
-        path: PathBuf,
     },
     /// Something wrote to a tree while it was copied.
     #[error("'{}' changed while it was read", shown(path))]

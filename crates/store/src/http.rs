@@ -15,6 +15,9 @@ use std::{
     time::Duration,
 };
 
+mod body;
+pub use body::{HttpBody, OnRetry};
+
 /// Longest wait between two tries, in seconds, whatever a server asks for.
 const RETRY_WAIT_LIMIT: u64 = 60;
 
@@ -84,12 +87,21 @@ pub enum HttpError {
         /// All causes on one line.
         reason: String,
     },
+    /// More bytes than a file of its kind has.
+    #[error("'{url}' is larger than {limit} bytes")]
+    TooLarge {
+        /// What was given.
+        url: String,
+        /// What is allowed.
+        limit: usize,
+    },
     /// The file could not be written.
     #[error("cannot write what was downloaded")]
     Write(#[source] std::io::Error),
 }
 
 /// One try.
+#[derive(Debug)]
 enum Attempt {
     Done(u64),
     /// May go better next time, after so many seconds if the server said so.
@@ -172,26 +184,10 @@ impl Http {
     }
 
     async fn attempt(&self, url: &str, file: &mut File) -> Attempt {
-        let transfer = |error: &reqwest::Error| HttpError::Transfer { url: url.to_owned(), reason: chain(error) };
-        let mut response = match self.client.get(url).header(header::ACCEPT_ENCODING, "identity").send().await {
+        let mut response = match self.respond(url, None).await {
             Ok(response) => response,
-            // A certificate that is wrong now is wrong in a second; so is a loop of redirects.
-            Err(error) if error.is_redirect() || error.is_builder() || is_certificate(&error) => {
-                return Attempt::Final(transfer(&error));
-            }
-            Err(error) => return Attempt::Transient(transfer(&error), None),
+            Err(attempt) => return attempt,
         };
-        let status = response.status();
-        if !status.is_success() {
-            let asked = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            let url = response.url().to_string();
-            let body = response.chunk().await.ok().flatten().unwrap_or_default();
-            let body = String::from_utf8_lossy(&body[..body.len().min(ERROR_BODY_LIMIT)]).into_owned();
-            let error = HttpError::Status { url, status: status.as_u16(), body };
-            let is_transient = status.is_server_error()
-                || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
-            return if is_transient { Attempt::Transient(error, asked) } else { Attempt::Final(error) };
-        }
         let mut size = 0;
         loop {
             match response.chunk().await {
@@ -202,10 +198,52 @@ impl Http {
                     size += piece.len() as u64;
                 }
                 Ok(None) => return Attempt::Done(size),
-                Err(error) => return Attempt::Transient(transfer(&error), None),
+                Err(error) => return Attempt::Transient(transfer(url, &error), None),
             }
         }
     }
+
+    /// Asks once; `resume` continues where a body was cut. Success is an answer with a body.
+    async fn respond(&self, url: &str, resume: Option<&Resume>) -> Result<reqwest::Response, Attempt> {
+        let mut request = self.client.get(url).header(header::ACCEPT_ENCODING, "identity");
+        if let Some(Resume { offset, validator }) = resume {
+            request = request.header(header::RANGE, format!("bytes={offset}-"));
+            if let Some(validator) = validator {
+                request = request.header(header::IF_RANGE, validator);
+            }
+        }
+        let mut response = match request.send().await {
+            Ok(response) => response,
+            // A certificate that is wrong now is wrong in a second; so is a loop of redirects.
+            Err(error) if error.is_redirect() || error.is_builder() || is_certificate(&error) => {
+                return Err(Attempt::Final(transfer(url, &error)));
+            }
+            Err(error) => return Err(Attempt::Transient(transfer(url, &error), None)),
+        };
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let asked = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let url = response.url().to_string();
+        let body = response.chunk().await.ok().flatten().unwrap_or_default();
+        let body = String::from_utf8_lossy(&body[..body.len().min(ERROR_BODY_LIMIT)]).into_owned();
+        let error = HttpError::Status { url, status: status.as_u16(), body };
+        let is_transient =
+            status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+        Err(if is_transient { Attempt::Transient(error, asked) } else { Attempt::Final(error) })
+    }
+}
+
+/// Where a body was cut, and what the server said about the version of the file that it was from.
+#[derive(Debug)]
+struct Resume {
+    offset: u64,
+    validator: Option<header::HeaderValue>,
+}
+
+fn transfer(url: &str, error: &reqwest::Error) -> HttpError {
+    HttpError::Transfer { url: url.to_owned(), reason: chain(error) }
 }
 
 /// A quarter of a second, doubled with each try and spread out, so that many builds do not come back at the same instant; or what

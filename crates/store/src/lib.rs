@@ -8,13 +8,19 @@
 #![forbid(unsafe_code)]
 
 mod add;
+mod cache;
+mod collect;
 mod database;
 mod directory;
 mod error;
+mod find_roots;
 mod git;
 mod http;
+mod liveness;
 mod lock;
 mod logs;
+mod optimise;
+mod order;
 mod path_info;
 mod publish;
 mod query;
@@ -29,11 +35,18 @@ mod temporary_roots;
 mod tree;
 mod unpacked;
 mod users;
+mod verify;
 
 pub use add::{dump, source_path};
+pub use cache::{BinaryCache, CacheConnection, CacheError, CacheLocation, CacheWriter, Compression, Written};
+pub use collect::{Collected, CollectionEvent, Garbage, Survey};
 pub use error::{StoreError, chain};
-pub use http::{Http, HttpError, HttpSettings, Proxies};
+pub use find_roots::{Root, RootHolder};
+pub use http::{Http, HttpBody, HttpError, HttpSettings, OnRetry, Proxies};
+pub use liveness::KeepRules;
 pub use lock::PathLocks;
+pub use optimise::{OptimiseEvent, Optimised};
+pub use order::references_first;
 pub use path_info::{PathInfo, Registration};
 pub use realisation::Realisation;
 pub use restore::restore;
@@ -41,3 +54,4 @@ pub use scratch::{Scratch, ScratchPart};
 pub use store::Store;
 pub use unpacked::Unpacked;
 pub use users::{BuildUser, allocate_build_user, first_build_user};
+pub use verify::VerifyEvent;

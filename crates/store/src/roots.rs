@@ -81,7 +81,12 @@ impl Store {
         let mut count = 0;
         for name in direct.names()? {
             let user_link = read_link(&automatic, &name)?;
-            let points_to = user_link.and_then(|link| std::fs::read_link(link).ok());
+            let points_to = match user_link.map(std::fs::read_link) {
+                Some(Ok(target)) => Some(target),
+                // A link that cannot be looked at now may be there all the same.
+                Some(Err(error)) if !is_no_link(&error) => continue,
+                Some(Err(_)) | None => None,
+            };
             let kept = read_link(&direct, &name)?;
             let real = kept.and_then(|path| Some(self.objects().child(path.strip_prefix(STORE_DIRECTORY).ok()?)));
             if points_to.is_none() || points_to != real {
@@ -113,6 +118,11 @@ fn root_name(link: &Path) -> std::ffi::OsString {
 
 fn absolute(link: &Path) -> Result<PathBuf, StoreError> {
     std::path::absolute(link).at("resolve", link)
+}
+
+/// Whether a link is certainly not there.
+fn is_no_link(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput)
 }
 
 fn read_link(directory: &Directory, name: &std::ffi::CStr) -> Result<Option<PathBuf>, StoreError> {

@@ -114,6 +114,11 @@ impl Store {
         &self.root
     }
 
+    /// The directory that holds the objects, `ROOT/nix/store`.
+    pub fn objects_path(&self) -> &Path {
+        self.objects.path()
+    }
+
     /// Where an object is on disk: `ROOT/nix/store/<base name>`.
     pub fn real_path(&self, path: &StorePath) -> PathBuf {
         self.objects.child(path.base_name())
@@ -147,6 +152,11 @@ impl Store {
 
     pub(crate) fn temporary_roots(&self) -> MutexGuard<'_, Option<TemporaryRoots>> {
         self.temporary_roots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it was opened to be changed.
+    pub fn is_writable(&self) -> bool {
+        self.is_writable
     }
 
     /// Refuses to change a store that was opened for reading.

@@ -5,8 +5,9 @@
 //! under a shared `gc.lock`, or by telling the running collector over its socket.
 
 use crate::{
-    directory::Directory,
+    directory::{Directory, as_os_str},
     error::{At, StoreError},
+    find_roots::{Root, RootHolder, Stale},
     lock,
     store::Store,
 };
@@ -112,6 +113,49 @@ fn take(directory: &Directory, name: &str) -> Result<Option<File>, StoreError> {
             Err(error) => return Err(error).at("remove", path),
         }
     }
+}
+
+/// The temporary roots of all processes that are alive.
+pub(crate) fn read_all(store: &Store, stale: Stale) -> Result<Vec<Root>, StoreError> {
+    let directory = match store.state().status("temproots")? {
+        Some(_) => store.state().open("temproots")?,
+        None => return Ok(Vec::new()),
+    };
+    let mut roots = Vec::new();
+    for name in directory.names()? {
+        let path = directory.child(as_os_str(&name));
+        // Real Nix ignores hidden files as well.
+        if name.to_bytes().starts_with(b".") {
+            continue;
+        }
+        let file = match directory.open_file(as_os_str(&name), OFlags::RDWR, 0) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(error).at("open the temporary roots", path),
+        };
+        // Free only when its owner has died.
+        if lock::try_take(&file, FlockOperation::NonBlockingLockExclusive, &path)? {
+            if stale == Stale::Remove {
+                let _ = rustix::fs::unlinkat(&directory, &name, AtFlags::empty());
+                let _ = rustix::io::write(&file, b"d");
+            }
+            continue;
+        }
+        let mut contents = Vec::new();
+        File::from(file).read_to_end(&mut contents).at("read", &path)?;
+        // What has no NUL yet is still being written, by somebody who tells the collector as well.
+        let mut lines: Vec<&[u8]> = contents.split(|byte| *byte == 0).collect();
+        lines.pop();
+        for line in lines {
+            let root = std::str::from_utf8(line).ok().and_then(|text| StorePath::from_full_path(text).ok());
+            let holder = RootHolder::Temporary(as_os_str(&name).to_string_lossy().into_owned());
+            match root {
+                Some(path) => roots.push(Root { holder, path }),
+                None => return Err(StoreError::TemporaryRoot { path, found: line.into() }),
+            }
+        }
+    }
+    Ok(roots)
 }
 
 /// Tells a running collector about paths over its socket. False when there is none or it went away: then its lock will

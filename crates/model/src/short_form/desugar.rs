@@ -8,6 +8,7 @@ use crate::{
         Derivation, DerivationParts, Output,
         paths::{self, DerivationSet},
     },
+    environment::placeholder,
     hash::{Hash, HashAlgorithm},
     json::InputError,
     store_path::StorePath,
@@ -150,8 +151,13 @@ pub fn desugar(
         }
         None
     };
-    for name in outputs.keys() {
-        environment.insert(name.as_str().into(), ByteString::default());
+    for (name, output) in &outputs {
+        let variable = match output {
+            // Filled in with the path, once that is computed.
+            Output::InputAddressed { .. } | Output::Fixed { .. } | Output::Deferred => String::new(),
+            Output::Floating { .. } | Output::Impure { .. } => placeholder(name),
+        };
+        environment.insert(name.as_str().into(), variable.into());
     }
     let parts = DerivationParts {
         name: form.name.clone(),

@@ -1,6 +1,7 @@
 //! The store against real files, real processes and the distribution's real Nix.
 #![allow(missing_docs, reason = "a test binary has no readers of its documentation")]
 
+mod collecting;
 mod concurrency;
 mod importing;
 mod lab;
@@ -9,4 +10,5 @@ mod publishing;
 mod removing;
 mod roots;
 mod sources;
+mod upkeep;
 mod with_nix;

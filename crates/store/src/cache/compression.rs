@@ -1,0 +1,214 @@
+//! The compressions of archives. All of them are undone while the archive arrives, in memory that the input cannot choose.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+
+/// Most memory that a decompressor may take, in bytes: `xz -9` needs 65 MiB.
+const MEMORY_LIMIT: u64 = 256 << 20;
+
+/// The larger of xz's usual levels; Nix uses it too.
+const XZ_LEVEL: u32 = 6;
+
+/// How an archive is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Compression {
+    None,
+    Xz,
+    Bzip2,
+    Gzip,
+    Zstd,
+    Brotli,
+    Lzma,
+}
+
+/// A compressor that must be ended.
+pub(super) enum Compressor<W: Write> {
+    None(W),
+    Lzma(liblzma::write::XzEncoder<W>),
+    Bzip2(bzip2::write::BzEncoder<W>),
+    Gzip(flate2::write::GzEncoder<W>),
+    Zstd(zstd::stream::write::Encoder<'static, W>),
+    Brotli(Box<brotli::CompressorWriter<W>>),
+}
+
+impl Compression {
+    const ALL: [Compression; 7] = [
+        Compression::None,
+        Compression::Xz,
+        Compression::Bzip2,
+        Compression::Gzip,
+        Compression::Zstd,
+        Compression::Brotli,
+        Compression::Lzma,
+    ];
+
+    /// As narinfos spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Compression::None => "none",
+            Compression::Xz => "xz",
+            Compression::Bzip2 => "bzip2",
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+            Compression::Brotli => "br",
+            Compression::Lzma => "lzma",
+        }
+    }
+
+    /// What file names end in; Nix gives some none.
+    pub(super) fn suffix(self) -> &'static str {
+        match self {
+            Compression::None | Compression::Gzip | Compression::Lzma => "",
+            Compression::Xz => ".xz",
+            Compression::Bzip2 => ".bz2",
+            Compression::Zstd => ".zst",
+            Compression::Brotli => ".br",
+        }
+    }
+
+    /// Reads the spelling of narinfos.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|compression| compression.name() == name)
+    }
+
+    pub(super) fn names() -> String {
+        Self::ALL.map(Compression::name).join(", ")
+    }
+
+    /// What an archive is compressed with, from its first bytes; brotli and the oldest lzma begin with anything.
+    pub fn recognise(beginning: &[u8]) -> Self {
+        let signatures: [(&[u8], Compression); 4] = [
+            (b"\xfd7zXZ\0", Compression::Xz),
+            (b"BZh", Compression::Bzip2),
+            (b"\x1f\x8b", Compression::Gzip),
+            (b"\x28\xb5\x2f\xfd", Compression::Zstd),
+        ];
+        let found = signatures.into_iter().find(|(signature, _)| beginning.starts_with(signature));
+        found.map_or(Compression::None, |(_, compression)| compression)
+    }
+
+    /// Undoes it. Archives in several parts (frames, streams, members) are one archive.
+    pub fn reader<'a, R: BufRead + 'a>(self, input: R) -> io::Result<Box<dyn Read + 'a>> {
+        let decompressed: Box<dyn Read + 'a> = match self {
+            Compression::None => return Ok(Box::new(input)),
+            Compression::Xz => {
+                let flags = liblzma::stream::CONCATENATED;
+                let stream = liblzma::stream::Stream::new_stream_decoder(MEMORY_LIMIT, flags)?;
+                Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream))
+            }
+            Compression::Lzma => {
+                let stream = liblzma::stream::Stream::new_lzma_decoder(MEMORY_LIMIT)?;
+                Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream))
+            }
+            Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+            Compression::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
+                // The window of `zstd -19 --long` by default, 128 MiB.
+                decoder.window_log_max(27)?;
+                Box::new(decoder)
+            }
+            Compression::Brotli => Box::new(brotli::Decompressor::new(input, 64 * 1024)),
+        };
+        // Archives are read in pieces of eight bytes.
+        Ok(Box::new(BufReader::with_capacity(64 * 1024, decompressed)))
+    }
+
+    /// Applies it.
+    pub(super) fn writer<W: Write>(self, output: W) -> io::Result<Compressor<W>> {
+        Ok(match self {
+            Compression::None => Compressor::None(output),
+            Compression::Xz => Compressor::Lzma(liblzma::write::XzEncoder::new(output, XZ_LEVEL)),
+            Compression::Lzma => {
+                let options = liblzma::stream::LzmaOptions::new_preset(XZ_LEVEL)?;
+                let stream = liblzma::stream::Stream::new_lzma_encoder(&options)?;
+                Compressor::Lzma(liblzma::write::XzEncoder::new_stream(output, stream))
+            }
+            Compression::Bzip2 => Compressor::Bzip2(bzip2::write::BzEncoder::new(output, bzip2::Compression::best())),
+            Compression::Gzip => {
+                Compressor::Gzip(flate2::write::GzEncoder::new(output, flate2::Compression::default()))
+            }
+            Compression::Zstd => Compressor::Zstd(zstd::stream::write::Encoder::new(output, 0)?),
+            // Its highest level takes a minute for what the others do in a second.
+            Compression::Brotli => {
+                Compressor::Brotli(Box::new(brotli::CompressorWriter::new(output, 64 * 1024, 6, 22)))
+            }
+        })
+    }
+}
+
+impl<W: Write> Compressor<W> {
+    /// Writes what is left, and gives the output back.
+    pub(super) fn finish(self) -> io::Result<W> {
+        match self {
+            Compressor::None(output) => Ok(output),
+            Compressor::Lzma(encoder) => encoder.finish(),
+            Compressor::Bzip2(encoder) => encoder.finish(),
+            Compressor::Gzip(encoder) => encoder.finish(),
+            Compressor::Zstd(encoder) => encoder.finish(),
+            Compressor::Brotli(mut encoder) => {
+                encoder.flush()?;
+                Ok(encoder.into_inner())
+            }
+        }
+    }
+}
+
+impl<W: Write> Write for Compressor<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Compressor::None(output) => output.write(data),
+            Compressor::Lzma(encoder) => encoder.write(data),
+            Compressor::Bzip2(encoder) => encoder.write(data),
+            Compressor::Gzip(encoder) => encoder.write(data),
+            Compressor::Zstd(encoder) => encoder.write(data),
+            Compressor::Brotli(encoder) => encoder.write(data),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compressed(compression: Compression, data: &[u8]) -> Vec<u8> {
+        let mut writer = compression.writer(Vec::new()).unwrap();
+        writer.write_all(data).unwrap();
+        writer.finish().unwrap()
+    }
+
+    fn read(compression: Compression, data: &[u8]) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        compression.reader(data)?.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    #[test]
+    fn every_compression_is_undone_and_notices_a_cut() {
+        let data: Vec<u8> = (0..200_000u32).flat_map(|number| (number / 7).to_le_bytes()).collect();
+        for compression in Compression::ALL {
+            assert_eq!(Compression::parse(compression.name()), Some(compression));
+            let bytes = compressed(compression, &data);
+            assert!(read(compression, &bytes).unwrap() == data, "{compression:?}");
+            if compression != Compression::None {
+                assert!(bytes.len() < data.len());
+                let cut = read(compression, &bytes[..bytes.len() / 2]);
+                assert!(cut.is_err(), "{compression:?}");
+            }
+        }
+        assert_eq!(Compression::parse("lzop"), None);
+    }
+
+    #[test]
+    fn archives_in_parts_are_one() {
+        use Compression::{Bzip2, Gzip, Xz, Zstd};
+        for compression in [Xz, Bzip2, Gzip, Zstd] {
+            let bytes = [compressed(compression, b"one "), compressed(compression, b"two")].concat();
+            assert_eq!(read(compression, &bytes).unwrap(), b"one two", "{compression:?}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Writing a binary cache into a directory: the archive first, its narinfo last, each appearing whole under its name.
+
+use super::{CacheError, CacheLocation, compression::Compressor, error::file_error, is_inside, open_file};
+use crate::{add::dump, path_info::PathInfo, store::Store};
+use fodder_model::{
+    content_address::ContentAddress,
+    hash::{Hash, HashAlgorithm, Hasher},
+    narinfo::NarInfo,
+    signature::SecretKey,
+    store_path::{STORE_DIRECTORY, StorePath},
+};
+use std::{
+    fs::{self, Permissions},
+    io::{self, Read, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+/// A cache in a directory, to be added to.
+#[derive(Debug)]
+pub struct CacheWriter {
+    location: CacheLocation,
+    directory: PathBuf,
+    key: Option<SecretKey>,
+}
+
+/// What became of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It was there before.
+    Known,
+    /// Its archive and narinfo were written.
+    New {
+        /// Bytes of the compressed archive.
+        file_size: u64,
+    },
+}
+
+/// Hashes and counts what is written to a file.
+struct Counted {
+    file: tempfile::NamedTempFile,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl Write for Counted {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(data)?;
+        self.hasher.update(&data[..count]);
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Hashes an archive on its way to the compressor.
+struct Hashed<W: Write> {
+    output: W,
+    hasher: Hasher,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let count = self.output.write(data)?;
+        self.hasher.update(&data[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
+impl CacheWriter {
+    /// Opens a cache in a directory, creating directory and `nix-cache-info` when they are missing.
+    pub fn open(location: CacheLocation) -> Result<Self, CacheError> {
+        let url = location.url().to_owned();
+        let Some(directory) = location.directory().map(Path::to_owned) else {
+            return Err(CacheError::Address { url, reason: "only file:// can be written to".to_owned() });
+        };
+        let key = location.secret_key().map(read_key).transpose()?;
+        let writer = CacheWriter { location, directory, key };
+        for directory in [writer.directory.clone(), writer.directory.join("nar")] {
+            fs::create_dir_all(&directory).map_err(|error| file_error(&url, &directory, error))?;
+        }
+        let file = writer.directory.join("nix-cache-info");
+        match open_file(&file).map_err(|error| file_error(&url, &file, error))? {
+            None => writer.write_text("nix-cache-info", &format!("StoreDir: {STORE_DIRECTORY}\n"))?,
+            Some(opened) => {
+                let mut text = String::new();
+                opened.take(1 << 20).read_to_string(&mut text).map_err(|error| file_error(&url, &file, error))?;
+                let found = text.lines().find_map(|line| line.strip_prefix("StoreDir:"));
+                if let Some(found) = found.map(str::trim).filter(|found| *found != STORE_DIRECTORY) {
+                    return Err(CacheError::OtherStore { url, found: found.to_owned() });
+                }
+            }
+        }
+        Ok(writer)
+    }
+
+    /// Its address, for messages.
+    pub fn url(&self) -> &str {
+        self.location.url()
+    }
+
+    /// Adds a valid path of a store; what it refers to should be there already.
+    pub fn add(&self, store: &Store, info: &PathInfo) -> Result<Written, CacheError> {
+        let name = format!("{}.narinfo", info.path.hash_part());
+        if self.known(&name, &info.path)? {
+            return Ok(Written::Known);
+        }
+        let archives = self.directory.join("nar");
+        let failed = |error| file_error(self.url(), &archives, error);
+        let compression = self.location.compression();
+        let file = tempfile::Builder::new().prefix(".new-").tempfile_in(&archives).map_err(failed)?;
+        let counted = Counted { file, hasher: Hasher::new(HashAlgorithm::Sha256), size: 0 };
+        let compressor: Compressor<Counted> = compression.writer(counted).map_err(failed)?;
+        let hashed = Hashed { output: compressor, hasher: Hasher::new(HashAlgorithm::Sha256) };
+        let (Hashed { output, hasher }, nar_size) = dump(&store.real_path(&info.path), hashed)?;
+        let nar_hash = hasher.finish();
+        // What others are told about a path must be true of what they get.
+        if nar_hash != info.nar_hash {
+            return Err(CacheError::Store(crate::StoreError::ImportMismatch {
+                path: info.path.clone(),
+                what: "hash",
+                specified: format!("sha256:{}", info.nar_hash.to_nix32()),
+                got: format!("sha256:{}", nar_hash.to_nix32()),
+            }));
+        }
+        let Counted { file, hasher, size } = output.finish().map_err(failed)?;
+        let file_hash = hasher.finish();
+        let url = format!("nar/{}.nar{}", file_hash.to_nix32(), compression.suffix());
+        persist(file, &self.directory.join(&url)).map_err(failed)?;
+        let text = self.narinfo(info, nar_size, url, file_hash, size).to_string();
+        self.write_text(&name, &text)?;
+        Ok(Written::New { file_size: size })
+    }
+
+    fn narinfo(&self, info: &PathInfo, nar_size: u64, url: String, file_hash: Hash, file_size: u64) -> NarInfo {
+        let mut narinfo = NarInfo {
+            path: info.path.clone(),
+            url,
+            compression: self.location.compression().name().to_owned(),
+            file_hash: Some(file_hash),
+            file_size,
+            nar_hash: info.nar_hash,
+            nar_size,
+            references: info.references.clone(),
+            deriver: info.deriver.clone(),
+            signatures: info.signatures.iter().cloned().collect(),
+            content_address: info.content_address.as_deref().and_then(|text| ContentAddress::parse(text).ok()),
+        };
+        if let Some(key) = &self.key {
+            narinfo.signatures.insert(key.sign(&narinfo.fingerprint()));
+        }
+        narinfo
+    }
+
+    /// Whether the cache has a path, with its archive: somebody may have removed that alone.
+    fn known(&self, name: &str, path: &StorePath) -> Result<bool, CacheError> {
+        let file = self.directory.join(name);
+        let failed = |error| file_error(self.url(), &file, error);
+        let Some(opened) = open_file(&file).map_err(failed)? else { return Ok(false) };
+        let mut text = String::new();
+        opened.take(super::TEXT_LIMIT as u64).read_to_string(&mut text).map_err(failed)?;
+        // A damaged one is written anew.
+        Ok(NarInfo::parse(&text, name)
+            .is_ok_and(|info| info.path == *path && is_inside(&info.url) && self.directory.join(&info.url).is_file()))
+    }
+
+    fn write_text(&self, name: &str, text: &str) -> Result<(), CacheError> {
+        let path = self.directory.join(name);
+        let write = || {
+            let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.directory)?;
+            file.write_all(text.as_bytes())?;
+            persist(file, &path)
+        };
+        write().map_err(|error| file_error(self.url(), &path, error))
+    }
+}
+
+/// Flushed before it has its name, so that a power cut leaves no name with nothing behind it.
+fn persist(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
+    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    file.as_file().sync_all()?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+fn read_key(file: &Path) -> Result<SecretKey, CacheError> {
+    let text = fs::read_to_string(file).map_err(|error| CacheError::File {
+        url: "secret-key".to_owned(),
+        file: file.into(),
+        source: error,
+    })?;
+    SecretKey::parse(&text).map_err(|source| CacheError::Key { file: file.into(), source })
+}
