@@ -65,6 +65,6 @@ in
   };
   inert = dump {
     preferLocalBuild = true; allowSubstitutes = false; __darwinAllowLocalNetworking = true; enableParallelBuilding = true; __propagatedImpureHostDeps = [ ];
-    __sandboxProfile = ""; __impureHostDeps = [ ]; maxSize = 1; maxClosureSize = 1; unsafeDiscardReferences = true; outputChecks = "x"; __noChroot = "true"; requiredSystemFeatures = [ "big-parallel" "nixos-test" "benchmark" ];
+    __sandboxProfile = ""; __impureHostDeps = [ ]; maxSize = 1; maxClosureSize = 1; unsafeDiscardReferences = true; outputChecks = "x"; __noChroot = "true"; requiredSystemFeatures = [ "big-parallel" "nixos-test" "benchmark" "ca-derivations" ];
   };
 }

@@ -23,6 +23,10 @@ in
   processes = make { } "for i in 1 2 3; do (exit $i); echo $? >> $out; done; nohup true >> $out 2>&1; setsid sh -c 'echo ss' >> $out; cd /proc; ls -d [0-9]* | head -1 >> $out; cat /proc/1/comm >> $out; nice -n -5 true 2>> $out; renice -n -5 1 2>> $out; kill -0 -1 2>> $out; true";
   privileges = make { } "mount -t tmpfs x /tmp 2>> $out; umount /proc 2>> $out; chroot /build 2>> $out; hostname x 2>> $out; date -s 2000-01-01 2>&1 | head -1 >> $out; true";
   user-namespace = make { } "unshare -U id >> $out 2>&1; unshare -r id >> $out 2>&1; unshare -n ip link >> $out 2>&1; true";
+  mounts = make { } "sed 's/^[^ ]* [^ ]* [^ ]* [^ ]* \\([^ ]*\\) \\([^ ]*\\) .*/\\1 \\2/' /proc/self/mountinfo > $out" // {
+    ours = [ "/ ro,nosuid,nodev," "\n/build rw,nosuid,nodev," "\n/tmp rw,nosuid,nodev," "\n/nix/store rw,nosuid,nodev," "\n/dev/null ro,nosuid,noexec," "\n/proc rw,nosuid,nodev,noexec," ];
+    because = "every mount has the strictest options that a build can live with";
+  };
   store = make { inherit src dep; } "cd /nix/store; set -- *; echo $* > $out; touch x";
   store-two = make { d = two.dev; } "ls /nix/store > $out";
   store-unused = make { d = link; } "ls /nix/store > $out; stat -c '%F %a' $d >> $out; cat $d >> $out";
