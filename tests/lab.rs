@@ -72,6 +72,8 @@ impl Lab {
     pub fn command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fodder"));
         command.args(arguments).current_dir(self.path()).stdin(Stdio::null());
+        // What this machine has in a store of its own is none of a test's business.
+        command.env("FODDER_HOST_STORE", "none");
         command
     }
 

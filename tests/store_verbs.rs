@@ -1,6 +1,9 @@
 //! `fodder store …` beside the real Nix, on one store.
 
+mod host; // the store of the machine, below ours
+mod keeping; // gc and roots, also while others work
 mod looking; // path-info, query, and how paths are named
+mod moving; // add, export, import, verify, optimise
 
 use crate::{
     lab::{Lab, Run, need},

@@ -64,6 +64,7 @@ impl Nix {
     /// The same surroundings for both.
     fn environment(&self, command: &mut Command) {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("FODDER_HOST_STORE", "none");
         command.env("NIX_CONF_DIR", self.lab.path().join("conf")).env("HOME", self.lab.path().join("home"));
         // Ids without an account are users too: Nix insists on a name.
         command.env("USER", "oracle").env("told", "a secret").env("TMPDIR", std::env::temp_dir());

@@ -10,6 +10,7 @@ use crate::{
     load::Loaded,
     outcome::{BuildOutcome, Event, Status},
     prepare::Refused,
+    substitute,
 };
 use fodder_model::{
     derivation::{
@@ -38,6 +39,7 @@ pub fn build_with_dependencies(
 ) -> Result<BuildOutcome, BuildError> {
     let clock = Clock::start();
     let known = Known::new(&root.set, store);
+    let substituted = substitute::substitute(root, &known, store, request, observe)?;
     let mut pending = missing(root, &known, request)?;
     let mut finished = Vec::new();
     if !pending.is_empty() {
@@ -50,6 +52,7 @@ pub fn build_with_dependencies(
     let path = root.path.clone();
     let mut outcome = build_resolved(root, &known, store, sandbox, request, &mut |event| observe(&path, event))?;
     outcome.dependencies = finished;
+    substituted.tell(&mut outcome);
     Ok(outcome)
 }
 
@@ -144,10 +147,6 @@ fn accept(path: &StorePath, derivation: &Derivation, modulo: &mut Modulo<'_>) ->
 /// says so, in words that name it.
 fn needed(derivation: &Derivation, root: &Loaded, known: &Known<'_>) -> Result<BTreeSet<StorePath>, BuildError> {
     let mut needed = BTreeSet::new();
-    let inputs = derivation.input_derivations.keys().filter_map(|path| root.set.get(path));
-    let outputs: Vec<StorePath> = inputs.flat_map(|input| input.known_output_paths().into_values().flatten()).collect();
-    // Before the question: a collector would delete them after the answer.
-    known.store().add_temporary_roots(&outputs)?;
     for (path, outputs) in &derivation.input_derivations {
         if let Some(input) = root.set.get(path)
             && known.valid_outputs(path, input, Some(outputs))?.is_none()

@@ -61,11 +61,14 @@ impl<'a> Known<'a> {
         derivation: &Derivation,
         only: Option<&BTreeSet<String>>,
     ) -> Result<Option<BTreeMap<String, PathInfo>>, BuildError> {
+        let mut wanted = self.output_paths(path, derivation)?;
+        wanted.retain(|name, _| only.is_none_or(|only| only.contains(name)));
+        if self.store.is_writable() {
+            // Before the question: a collector would delete them after the answer.
+            self.store.add_temporary_roots(wanted.values().flatten())?;
+        }
         let mut valid = BTreeMap::new();
-        for (name, path) in self.output_paths(path, derivation)? {
-            if only.is_some_and(|only| !only.contains(&name)) {
-                continue;
-            }
+        for (name, path) in wanted {
             let Some(path) = path else { return Ok(None) };
             let Some(info) = self.store.query(&path)? else { return Ok(None) };
             valid.insert(name, info);

@@ -66,7 +66,8 @@ fn add_derivation_file(path: &StorePath, derivation: &Derivation, store: &Store,
     let references: BTreeSet<StorePath> =
         derivation.input_sources.iter().chain(derivation.input_derivations.keys()).cloned().collect();
     for reference in &references {
-        if !store.is_valid(reference)? {
+        // Nor is anything copied from a store below ours for its sake.
+        if !store.is_own(reference)? {
             return Ok(());
         }
     }

@@ -37,6 +37,43 @@ pub(crate) fn store_root(given: Option<&Path>) -> Result<PathBuf, Failure> {
         })
 }
 
+/// The store below ours, whose valid paths count as valid: the machine's own, or the one that was named.
+fn host_store(input: &InputArguments) -> Result<Option<Store>, Failure> {
+    let Some(root) = &input.host_store else { return Ok(machines_own_store()) };
+    if root.as_os_str() == "none" {
+        return Ok(None);
+    }
+    if !root.join("nix/var/nix/db/schema").exists() {
+        return Err(Failure::new(format!("error: there is no store in '{}'", root.display()), 1)
+            .with_hint("--host-store names the directory that holds 'nix/store'; `--host-store none` does without"));
+    }
+    Ok(Some(Store::open_existing_read_only(root)?))
+}
+
+/// The store and the one below it, to look at; nothing is created.
+pub(crate) fn open_to_look(root: &Path, input: &InputArguments) -> Result<Option<Store>, Failure> {
+    let lower = host_store(input)?;
+    Ok(match (Store::open_existing_read_only(root), lower) {
+        (Ok(store), Some(lower)) => Some(store.with_lower(lower)),
+        (Ok(store), None) => Some(store),
+        (Err(_), lower) => lower,
+    })
+}
+
+/// Nothing where there is none, where it cannot be read, or where somebody could have made it who is neither root nor us.
+fn machines_own_store() -> Option<Store> {
+    use std::os::unix::fs::MetadataExt;
+    let ours = rustix::process::geteuid().as_raw();
+    let is_trusted = |path: &str| {
+        std::fs::symlink_metadata(path)
+            .is_ok_and(|status| [0, ours].contains(&status.uid()) && status.mode() & 0o002 == 0)
+    };
+    if !["/nix", "/nix/store", "/nix/var/nix/db"].into_iter().all(is_trusted) {
+        return None;
+    }
+    Store::open_existing_read_only(Path::new("/")).ok()
+}
+
 /// Reads the input; derivations that it does not hold are looked for in the store.
 pub(crate) fn load(input: &InputArguments, store: Option<&Store>) -> Result<Loaded, Failure> {
     let request = LoadRequest { wanted: input.derivation.as_deref(), system: fodder_build::host::system() };
@@ -62,6 +99,7 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         netrc_file,
         self_references,
         offline,
+        caches,
     } = arguments;
     let profile = match profile.as_deref() {
         None => None,
@@ -93,6 +131,7 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         offline: *offline,
         max_jobs: 1,
         keep_going: false,
+        substitution: caches.substitution(),
     })
 }
 
@@ -135,7 +174,10 @@ fn try_build(arguments: &BuildArguments) -> Result<u8, Failure> {
     request.keep_failed = *keep_failed;
     request.max_jobs = *max_jobs;
     request.keep_going = *keep_going;
-    let store = Store::open(&store_root(input.store.as_deref())?)?;
+    let mut store = Store::open(&store_root(input.store.as_deref())?)?;
+    if let Some(lower) = host_store(input)? {
+        store = store.with_lower(lower);
+    }
     let loaded = load(input, Some(&store))?;
     let runner = Helper::current_exe().and_then(Sandbox::new).map_err(fodder_build::BuildError::from)?;
     let progress = Ticker::start(Progress::new(is_terminal() && !json, *print_build_logs));

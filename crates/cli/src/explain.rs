@@ -2,7 +2,7 @@
 
 use crate::{
     arguments::ExplainArguments,
-    build::{load, request, store_root},
+    build::{load, open_to_look, request, store_root},
     diagnose::Failure,
     words::{harmless, print_line},
 };
@@ -16,14 +16,13 @@ use fodder_model::{
         SeccompAction, SeccompPolicy,
     },
 };
-use fodder_store::Store;
 use std::collections::BTreeMap;
 
 pub(crate) fn explain(arguments: &ExplainArguments) -> Result<u8, Failure> {
     let ExplainArguments { input, sandbox, json } = arguments;
     let request = request(sandbox)?;
     let root = store_root(input.store.as_deref())?;
-    let store = Store::open_existing_read_only(&root).ok();
+    let store = open_to_look(&root, input)?;
     let loaded = fodder_build::resolve_if_possible(load(input, store.as_ref())?, store.as_ref())?;
     match fodder_build::prepare_to_explain(&loaded, store.as_ref(), &root, &request)? {
         Err(refused) => {

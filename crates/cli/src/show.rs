@@ -2,18 +2,17 @@
 
 use crate::{
     arguments::{ShowArguments, ShowFormat},
-    build::{load, store_root},
+    build::{load, open_to_look, store_root},
     diagnose::Failure,
     words::print_line,
 };
 use fodder_model::derivation::{aterm, json};
-use fodder_store::Store;
 use std::io::{IsTerminal, Write};
 
 pub(crate) fn show(arguments: &ShowArguments) -> Result<u8, Failure> {
     let ShowArguments { input, format } = arguments;
     let root = store_root(input.store.as_deref())?;
-    let store = Store::open_existing_read_only(&root).ok();
+    let store = open_to_look(&root, input)?;
     let loaded = load(input, store.as_ref())?;
     match format {
         ShowFormat::Json => {

@@ -2,7 +2,10 @@
 
 mod add;
 pub(crate) mod arguments;
+mod copy;
+mod export;
 mod gc;
+mod generate_key;
 mod names;
 mod optimise;
 mod path_info;
@@ -22,9 +25,13 @@ pub(crate) fn store(arguments: &StoreArguments) -> Result<u8, Failure> {
         StoreVerb::PathInfo(arguments) => path_info::path_info(&open_to_read(&root)?, arguments),
         StoreVerb::Query(arguments) => query::query(&open_to_read(&root)?, arguments),
         StoreVerb::Add(arguments) => add::add(&Store::open(&root)?, arguments),
+        StoreVerb::Export(arguments) => export::export(&open_to_change(&root)?, arguments),
+        StoreVerb::Import => export::import(&Store::open(&root)?),
         StoreVerb::Verify(arguments) => verify::verify(&open_to_change(&root)?, arguments),
         StoreVerb::Roots(arguments) => roots::roots(&root, arguments),
         StoreVerb::Gc(arguments) => gc::gc(&open_to_change(&root)?, arguments),
+        StoreVerb::Copy(arguments) => copy::copy(&root, arguments),
+        StoreVerb::GenerateKey(arguments) => generate_key::generate_key(arguments),
         StoreVerb::Optimise => optimise::optimise(&open_to_change(&root)?),
     }
 }

@@ -178,11 +178,11 @@ impl Store {
     }
 
     /// Makes the object in `scratch` valid, unless somebody else was faster.
-    fn move_in(&self, scratch: Scratch, registration: Registration) -> Result<PathInfo, StoreError> {
+    pub(crate) fn move_in(&self, scratch: Scratch, registration: Registration) -> Result<PathInfo, StoreError> {
         let path = &registration.info.path;
         // Whoever has the lock is doing the same as we are, and will be done in a moment.
         let locks = self.lock_paths(&BTreeSet::from([path.clone()]), |_| {})?;
-        if let Some(known) = self.query(path)? {
+        if let Some(known) = self.query_own(path)? {
             return Ok(known);
         }
         if let Some(missing) = self.first_invalid(&registration.info)? {
@@ -193,10 +193,11 @@ impl Store {
         Ok(registration.info)
     }
 
-    /// Asked before anything is moved, so that a refused object leaves nothing behind.
+    /// Asked before anything is moved, so that a refused object leaves nothing behind. What only the store below has is copied.
     pub(crate) fn first_invalid(&self, info: &PathInfo) -> Result<Option<StorePath>, StoreError> {
         for reference in info.references.iter().filter(|reference| **reference != info.path) {
-            if !self.is_valid(reference)? {
+            self.adopt(reference)?;
+            if !self.is_own(reference)? {
                 return Ok(Some(reference.clone()));
             }
         }

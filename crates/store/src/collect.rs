@@ -27,7 +27,7 @@ use socket::Ear;
 use std::{
     collections::{BTreeSet, HashSet},
     ffi::{CString, OsStr, OsString},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::PathBuf,
 };
 
@@ -107,7 +107,7 @@ impl Store {
         let mut dead: BTreeSet<OsString> = BTreeSet::new();
         let mut dead_bytes = 0;
         for path in graph.paths().filter(|path| !live.contains(*path)) {
-            dead_bytes += self.query(path)?.map_or(0, |info| info.nar_size);
+            dead_bytes += self.query_own(path)?.map_or(0, |info| info.nar_size);
             dead.insert(path.base_name().into());
         }
         for (name, _) in self.leftovers(names, &graph, &hash_parts)? {
@@ -232,7 +232,7 @@ impl Store {
         match item {
             Dead::Valid(path) => self.invalidate(path),
             // Somebody may have made it valid since; they hold it, or whoever uses it does.
-            Dead::Leftover(_, Some(path)) => Ok(!self.is_valid(path)?),
+            Dead::Leftover(_, Some(path)) => Ok(!self.is_own(path)?),
             Dead::Leftover(name, None) => self.is_unlocked(name),
         }
     }
@@ -310,14 +310,15 @@ impl Store {
         };
         let mut saved = 0;
         for name in links.names()? {
-            let Some(status) = links.status(as_os_str(&name))? else { continue };
-            if status.st_nlink == 1 {
+            let path = links.child(as_os_str(&name));
+            let Ok(status) = path.symlink_metadata() else { continue };
+            if status.nlink() == 1 {
                 match rustix::fs::unlinkat(&links, &name, AtFlags::empty()) {
                     Ok(()) | Err(Errno::NOENT) => {}
-                    Err(error) => return Err(error).at("remove", links.child(as_os_str(&name))),
+                    Err(error) => return Err(error).at("remove", path),
                 }
             } else {
-                saved += (status.st_nlink as u64).saturating_sub(2) * u64::try_from(status.st_size).unwrap_or(0);
+                saved += status.nlink().saturating_sub(2) * status.len();
             }
         }
         Ok(saved)
@@ -339,7 +340,6 @@ impl Store {
 /// Bytes of the files below a path that nobody else has, or only the directory of shared files, where they go with it:
 /// how Nix counts. For a number that is shown; what cannot be read is not counted.
 fn own_bytes(top: PathBuf) -> u64 {
-    use std::os::unix::fs::MetadataExt;
     let mut bytes = 0;
     let mut pending = vec![top];
     while let Some(path) = pending.pop() {

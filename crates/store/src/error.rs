@@ -160,12 +160,6 @@ pub enum StoreError {
         /// The device, socket or pipe.
         path: PathBuf,
     },
-    /// Only a regular file has contents without a form.
-    #[error("'{}' is not a regular file; add it with --mode nar", shown(path))]
-    NotAFile {
-        /// The directory, link or device.
-        path: PathBuf,
-    },
     /// The tree does not fit into a NAR.
     #[error("cannot serialise '{}'", shown(path))]
     Serialise {
@@ -208,11 +202,43 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A directory, link or device where a regular file must be.
+    #[error("'{}' is not a regular file", shown(path))]
+    NotAFile {
+        /// What is there.
+        path: PathBuf,
+    },
     /// Something wrote to a tree while it was copied.
     #[error("'{}' changed while it was read", shown(path))]
     Changed {
         /// The file.
         path: PathBuf,
+    },
+    /// An object on disk is not what was registered. The words are Nix's.
+    #[error("hash of path '{path}' has changed from 'sha256:{expected}' to 'sha256:{found}'!")]
+    HashChanged {
+        /// The path.
+        path: StorePath,
+        /// The hash in the database, in nix32.
+        expected: String,
+        /// The hash on disk.
+        found: String,
+    },
+    /// A stream is not one that was exported.
+    #[error("cannot import after {count} paths: {problem}")]
+    Import {
+        /// How many paths came before.
+        count: usize,
+        /// What is wrong.
+        problem: ImportProblem,
+        /// What reading answered.
+        source: Option<io::Error>,
+    },
+    /// A stream of exported paths could not be passed on.
+    #[error("cannot write the export")]
+    Export {
+        /// What writing answered.
+        source: io::Error,
     },
     /// Something adds files as fast as they are removed.
     #[error("cannot remove '{}': something keeps adding files to it", shown(path))]
@@ -241,6 +267,26 @@ pub enum StoreError {
         mapped: u64,
         /// How many candidates other builds hold.
         busy: u64,
+    },
+}
+
+/// What is wrong with a stream of exported paths. The words are Nix's where Nix has words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImportProblem {
+    /// It begins with something else.
+    #[error("input doesn't look like something created by 'nix-store --export'")]
+    NotAnExport,
+    /// What follows an archive is something else.
+    #[error("Nix archive cannot be imported; wrong format")]
+    WrongFormat,
+    /// It ends too early, or cannot be read.
+    #[error("the input ended")]
+    Ended,
+    /// Something in it should be a store path.
+    #[error("'{found}' is not a store path")]
+    NotAPath {
+        /// What is there.
+        found: ByteString,
     },
 }
 

@@ -72,7 +72,7 @@ impl Store {
         self.runtime_roots(&mut found);
         let mut roots = BTreeSet::new();
         for root in found {
-            if self.is_valid(&root.path)? {
+            if self.is_own(&root.path)? {
                 roots.insert(root);
             }
         }

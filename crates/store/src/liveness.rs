@@ -40,38 +40,29 @@ impl Graph {
         // One transaction, one moment.
         let transaction = database.unchecked_transaction().map_err(failed)?;
         let mut graph = Graph { ids: HashMap::new(), nodes: BTreeMap::new() };
-        let rows = |sql: &str| -> rusqlite::Result<Vec<(i64, rusqlite::types::Value)>> {
-            transaction.prepare(sql)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        let parse = |text: String| {
+            let corrupt = |_| StoreError::CorruptRow { path: text.clone(), field: "path", value: text.clone() };
+            StorePath::from_full_path(&text).map_err(corrupt)
         };
-        let parse = |text: &rusqlite::types::Value| {
-            let text = match text {
-                rusqlite::types::Value::Text(text) => text.clone(),
-                other => format!("{other:?}"),
-            };
-            StorePath::from_full_path(&text).map_err(|_| StoreError::CorruptRow {
-                path: text.clone(),
-                field: "path",
-                value: text,
-            })
-        };
+        let rows = |sql: &str| rows::<String>(&transaction, sql);
         for (id, text) in rows("select id, path from ValidPaths").map_err(failed)? {
-            let path = parse(&text)?;
+            let path = parse(text)?;
             graph.ids.insert(path.clone(), id);
             graph.nodes.insert(id, Node { path, references: Vec::new(), deriver: None, outputs: Vec::new() });
         }
         for (id, text) in rows("select id, deriver from ValidPaths where deriver <> ''").map_err(failed)? {
-            let deriver = parse(&text)?;
+            let deriver = parse(text)?;
             if let Some(node) = graph.nodes.get_mut(&id) {
                 node.deriver = Some(deriver);
             }
         }
-        for (id, reference) in rows("select referrer, reference from Refs").map_err(failed)? {
-            if let (Some(node), rusqlite::types::Value::Integer(reference)) = (graph.nodes.get_mut(&id), reference) {
+        for (id, reference) in self::rows(&transaction, "select referrer, reference from Refs").map_err(failed)? {
+            if let Some(node) = graph.nodes.get_mut(&id) {
                 node.references.push(reference);
             }
         }
         for (id, text) in rows("select drv, path from DerivationOutputs").map_err(failed)? {
-            let output = parse(&text)?;
+            let output = parse(text)?;
             if let Some(node) = graph.nodes.get_mut(&id) {
                 node.outputs.push(output);
             }
@@ -159,4 +150,9 @@ impl Graph {
         }
         found
     }
+}
+
+/// All rows of two columns, the first of which is a row number.
+fn rows<T: rusqlite::types::FromSql>(database: &rusqlite::Connection, sql: &str) -> rusqlite::Result<Vec<(i64, T)>> {
+    database.prepare(sql)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }

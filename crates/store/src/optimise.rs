@@ -72,7 +72,7 @@ impl Store {
             Run { store: self, links, scratch, shared, read: HashSet::new(), saved: Optimised::default(), observe };
         for path in self.all_paths()? {
             self.add_temporary_roots([&path])?;
-            if self.is_valid(&path)? {
+            if self.is_own(&path)? {
                 run.object(&path)?;
             }
         }

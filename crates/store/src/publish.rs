@@ -38,7 +38,7 @@ impl Store {
         if !locks.holds(path) {
             return Err(StoreError::NotLocked { path: path.clone() });
         }
-        if self.is_valid(path)? {
+        if self.is_own(path)? {
             return Err(StoreError::AlreadyValid { path: path.clone() });
         }
         let objects = self.objects();

@@ -38,11 +38,24 @@ impl ValidPath {
 impl Store {
     /// What is known about a path; `None` when it is not valid.
     pub fn query(&self, path: &StorePath) -> Result<Option<PathInfo>, StoreError> {
+        match self.query_own(path)? {
+            Some(info) => Ok(Some(info)),
+            None => self.query_lower(path),
+        }
+    }
+
+    /// The same, without the store below.
+    pub(crate) fn query_own(&self, path: &StorePath) -> Result<Option<PathInfo>, StoreError> {
         self.query_with(&self.database(), path)
     }
 
     /// Whether a path is valid: complete on disk and recorded in the database.
     pub fn is_valid(&self, path: &StorePath) -> Result<bool, StoreError> {
+        Ok(self.is_own(path)? || self.query_lower(path)?.is_some())
+    }
+
+    /// Whether a path is valid in this very store, not only in one below it.
+    pub fn is_own(&self, path: &StorePath) -> Result<bool, StoreError> {
         let database = self.database();
         id_of(&database, path).map(|id| id.is_some()).map_err(|source| self.failed("look a path up", source))
     }
@@ -52,11 +65,10 @@ impl Store {
         &self,
         paths: impl IntoIterator<Item = &'a StorePath>,
     ) -> Result<BTreeMap<StorePath, PathInfo>, StoreError> {
-        let database = self.database();
         let mut pending: BTreeSet<StorePath> = paths.into_iter().cloned().collect();
         let mut found = BTreeMap::new();
         while let Some(path) = pending.pop_first() {
-            let Some(info) = self.query_with(&database, &path)? else { return Err(StoreError::NotValid { path }) };
+            let Some(info) = self.query(&path)? else { return Err(StoreError::NotValid { path }) };
             pending.extend(info.references.iter().filter(|reference| !found.contains_key(*reference)).cloned());
             pending.remove(&path);
             found.insert(path, info);

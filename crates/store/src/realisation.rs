@@ -60,6 +60,9 @@ impl Store {
     pub fn register_realisations(&self, realisations: &[Realisation]) -> Result<(), StoreError> {
         self.check_writable("register realisations")?;
         let failed = |source| self.failed("register realisations", source);
+        for realisation in realisations {
+            self.adopt(&realisation.path)?;
+        }
         let mut database = self.database();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         transaction.execute_batch(TABLES).map_err(failed)?;

@@ -20,6 +20,14 @@ impl Store {
     pub fn register(&self, registrations: &[Registration]) -> Result<(), StoreError> {
         self.check_writable("register paths")?;
         let failed = |source| self.failed("register paths", source);
+        for Registration { info, derivation_outputs: _ } in registrations {
+            for reference in &info.references {
+                // What is registered along with it is nobody else's.
+                if !registrations.iter().any(|registration| registration.info.path == *reference) {
+                    self.adopt(reference)?;
+                }
+            }
+        }
         let mut database = self.database();
         // IMMEDIATE, because SQLite does not wait when a transaction that has read finds that it cannot write.
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;

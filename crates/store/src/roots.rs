@@ -42,7 +42,9 @@ impl Store {
         let link = absolute(link)?;
         // Nothing else keeps the path before the last step.
         self.add_temporary_roots([target])?;
-        if !self.is_valid(target)? {
+        // A link keeps a path of ours; what is below belongs to somebody else, who may delete it.
+        self.adopt(target)?;
+        if !self.is_own(target)? {
             return Err(StoreError::NotValid { path: target.clone() });
         }
         let _lock = self.lock_out_links()?;

@@ -39,6 +39,8 @@ pub struct Store {
     database: Mutex<Connection>,
     temporary_roots: Mutex<Option<TemporaryRoots>>,
     is_writable: bool,
+    /// Where else to look.
+    pub(crate) lower: Option<Box<Store>>,
     /// Locked (shared) while the store is open, so that no real Nix upgrades the schema meanwhile.
     _big_lock: Option<OwnedFd>,
 }
@@ -83,6 +85,7 @@ impl Store {
             database: Mutex::new(connection),
             temporary_roots: Mutex::new(None),
             is_writable: true,
+            lower: None,
             _big_lock: Some(big_lock),
         })
     }
@@ -105,6 +108,7 @@ impl Store {
             database: Mutex::new(database::open_read_only(&database_directory)?),
             temporary_roots: Mutex::new(None),
             is_writable: false,
+            lower: None,
             _big_lock: None,
         })
     }
@@ -119,8 +123,15 @@ impl Store {
         self.objects.path()
     }
 
-    /// Where an object is on disk: `ROOT/nix/store/<base name>`.
+    /// Where an object is on disk: `ROOT/nix/store/<base name>`, with the root of the store below where only that has it.
     pub fn real_path(&self, path: &StorePath) -> PathBuf {
+        if let Some(lower) = self.lower()
+            // What cannot be asked is not there.
+            && !self.is_own(path).unwrap_or(true)
+            && lower.is_own(path).unwrap_or(false)
+        {
+            return lower.objects.child(path.base_name());
+        }
         self.objects.child(path.base_name())
     }
 

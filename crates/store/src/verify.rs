@@ -95,9 +95,9 @@ impl Store {
     }
 
     fn verify_contents(&self, path: &StorePath, observe: &mut dyn FnMut(VerifyEvent)) -> Result<bool, StoreError> {
-        let dumped = dump(&self.real_path(path), Hasher::new(HashAlgorithm::Sha256));
+        let dumped = dump(&self.objects().child(path.base_name()), Hasher::new(HashAlgorithm::Sha256));
         // Asked second: somebody may have deleted it since.
-        let Some(info) = self.query(path)? else { return Ok(true) };
+        let Some(info) = self.query_own(path)? else { return Ok(true) };
         match dumped {
             Ok((hasher, size)) => {
                 let found = hasher.finish();

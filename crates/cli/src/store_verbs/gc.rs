@@ -15,6 +15,7 @@ pub(crate) fn gc(store: &Store, arguments: &GcArguments) -> Result<u8, Failure> 
         print_live,
         print_dead,
         dry_run,
+        paths,
         delete,
         ignore_liveness,
         max_freed,
@@ -39,10 +40,10 @@ pub(crate) fn gc(store: &Store, arguments: &GcArguments) -> Result<u8, Failure> 
         }
         return Ok(0);
     }
-    let garbage = match delete.is_empty() {
-        true => Garbage::Everything { keep, max_freed_bytes: *max_freed },
-        false => Garbage::Paths {
-            paths: store_paths(store, delete)?.into_iter().collect(),
+    let garbage = match delete {
+        false => Garbage::Everything { keep, max_freed_bytes: *max_freed },
+        true => Garbage::Paths {
+            paths: store_paths(store, paths)?.into_iter().collect(),
             ignore_liveness: *ignore_liveness,
         },
     };
