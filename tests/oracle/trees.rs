@@ -22,6 +22,7 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// A fixed number of cases, from a seed that is printed: `FODDER_SEED` repeats them.
+#[expect(clippy::print_stdout, reason = "the test harness shows it when the test fails")]
 pub fn config() -> Config {
     let seed = std::env::var("FODDER_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0));

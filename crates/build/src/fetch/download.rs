@@ -219,7 +219,20 @@ fn sort_out(error: CacheError) -> BuildError {
             | E::InvalidReference { .. }),
         ) => BuildError::Cache(CacheError::Store(error)),
         CacheError::Store(error) => BuildError::Store(error),
-        error => BuildError::Cache(error),
+        error @ (CacheError::Address { .. }
+        | CacheError::NotACache { .. }
+        | CacheError::OtherStore { .. }
+        | CacheError::Http { .. }
+        | CacheError::File { .. }
+        | CacheError::NotText { .. }
+        | CacheError::NarInfo { .. }
+        | CacheError::OtherPath { .. }
+        | CacheError::NoArchive { .. }
+        | CacheError::Outside { .. }
+        | CacheError::UnknownCompression { .. }
+        | CacheError::Decompressor { .. }
+        | CacheError::Untrusted { .. }
+        | CacheError::Key { .. }) => BuildError::Cache(error),
     }
 }
 

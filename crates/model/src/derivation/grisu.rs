@@ -37,7 +37,8 @@ pub(super) fn digits(value: f64) -> (Vec<u8>, i32) {
     } else {
         Binary { significand: 2 * number.significand - 1, exponent: number.exponent - 1 }
     };
-    let below = Binary { significand: below.significand << (below.exponent - above.exponent), exponent: above.exponent };
+    let below =
+        Binary { significand: below.significand << (below.exponent - above.exponent), exponent: above.exponent };
 
     let (power, decimal) = power_for(above.exponent);
     let (scaled, low, high) = (number.normal().times(power), below.times(power), above.times(power));
