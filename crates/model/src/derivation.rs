@@ -2,6 +2,7 @@
 
 pub mod aterm;
 pub mod json;
+mod grisu;
 mod nix_json;
 pub mod paths;
 pub mod resolve;
