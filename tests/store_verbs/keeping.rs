@@ -24,6 +24,11 @@ fn gc_deletes_what_no_root_keeps() {
     let (recipe, input) = built(&lab);
     let out = recipe.out().to_string();
     symlink(lab.real(&recipe.out()), lab.path().join("unknown")).expect("link");
+    let by_hand = lab.store().join("nix/var/nix/gcroots/by-hand");
+    symlink(lab.real(&input), &by_hand).expect("link");
+    assert!(!we_say(&lab, &["gc", "--print-dead"]).contains(&input.to_string()));
+    assert!(nix_says(&lab, "nix-store", &["--gc", "--print-dead"]).contains(&input.to_string()));
+    std::fs::remove_file(by_hand).expect("remove");
     we_say(&lab, &["roots", "add", &out, "kept"]);
     assert_eq!(std::fs::read_link(lab.path().join("kept")).expect("a link"), lab.real(&recipe.out()));
     let loose = lab.text("loose", &"x".repeat(3_000_000));
