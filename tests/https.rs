@@ -12,7 +12,7 @@ use std::path::Path;
 const CERTIFICATE_VARIABLES: [&str; 2] = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE"];
 
 /// A flat fixed output that holds `contents`, made by these lines.
-fn fetch(contents: &[u8], lines: &[&str], url: &str) -> Value {
+pub(crate) fn fetch(contents: &[u8], lines: &[&str], url: &str) -> Value {
     let hash: String = Sha256::digest(contents).iter().map(|byte| format!("{byte:02x}")).collect();
     json!({
         "name": "fetched", "url": url, "dontUnpack": true, "buildPhase": lines,
@@ -20,7 +20,7 @@ fn fetch(contents: &[u8], lines: &[&str], url: &str) -> Value {
     })
 }
 
-fn build(lab: &Lab, form: &Value, arguments: &[&str], environment: &[(&str, &str)]) -> Run {
+pub(crate) fn build(lab: &Lab, form: &Value, arguments: &[&str], environment: &[(&str, &str)]) -> Run {
     lab.write("derivation.json", form.to_string());
     let store = lab.store();
     let mut command = lab.command(&["build", "--no-link", "--store"]);
@@ -33,7 +33,7 @@ fn build(lab: &Lab, form: &Value, arguments: &[&str], environment: &[(&str, &str
 }
 
 /// Builds with `--ca-file`, and insists on success.
-fn must_build(server: &Server, form: &Value) -> Run {
+pub(crate) fn must_build(server: &Server, form: &Value) -> Run {
     let lab = Lab::new();
     let ca_file = server.ca_file();
     let run = build(&lab, form, &["--ca-file", text(&ca_file)], &[]);
@@ -41,7 +41,7 @@ fn must_build(server: &Server, form: &Value) -> Run {
     run
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("temporary directories have simple names")
 }
 
@@ -203,59 +203,4 @@ fn what_arrives_is_judged_by_its_hash() {
     assert_eq!(run.code, 102, "{}", run.stderr);
     assert!(run.stderr.contains("\n         specified: sha256-"), "{}", run.stderr);
     assert!(run.stderr.contains("\n            got:    sha256-"), "{}", run.stderr);
-}
-
-/// A download by the program itself, in the sandbox that any other builder gets.
-fn builtin_fetch(contents: &[u8], url: &str) -> Value {
-    let mut form = fetch(contents, &[], url);
-    form["builder"] = "builtin:fetchurl".into();
-    form["system"] = "builtin".into();
-    form["fodder"] = json!({ "profile": "nix" });
-    form
-}
-
-#[test]
-fn the_built_in_fetcher_verifies_and_fetches_nothing_but_http() {
-    let server = Server::start();
-    let url = server.add("page", "hello\n");
-    let ca_file = server.ca_file();
-    must_build(&server, &builtin_fetch(b"hello\n", &url));
-    let fails = |form: &Value, arguments: &[&str], code: i32, words: &str| {
-        let run = build(&Lab::new(), form, arguments, &[]);
-        assert_eq!(run.code, code, "{form}: {run:?}");
-        assert!(run.stderr.contains(words), "{words}: {}", run.stderr);
-    };
-    let trusting = ["--ca-file", text(&ca_file)];
-    // Without the server's authority nothing is fetched, and there is no switch for that.
-    fails(&builtin_fetch(b"hello\n", &url), &[], 100, "certificate");
-    fails(&builtin_fetch(b"other\n", &url), &trusting, 102, "hash mismatch");
-    fails(&builtin_fetch(b"x", &server.url("nothing")), &trusting, 100, "HTTP error 404");
-    for local in ["file:///etc/resolv.conf", "file:///proc/self/environ", "/etc/passwd", "ftp://127.0.0.1/x"] {
-        fails(&builtin_fetch(b"x", local), &trusting, 100, "only http:// and https:// are fetched");
-    }
-    let mut without_hash = builtin_fetch(b"hello\n", &url);
-    for name in ["outputHash", "outputHashAlgo", "outputHashMode"] {
-        without_hash.as_object_mut().expect("an object").remove(name);
-    }
-    fails(&without_hash, &trusting, 100, "must be a fixed-output derivation");
-}
-
-#[test]
-fn the_built_in_fetcher_runs_under_the_protections_of_any_builder() {
-    let server = Server::start();
-    let url = server.add("page", "hello\n");
-    let lab = Lab::new();
-    lab.write("derivation.json", builtin_fetch(b"hello\n", &url).to_string());
-    let ca_file = server.ca_file();
-    let (code, result) = lab.build_json(&["--ca-file", text(&ca_file), "derivation.json"]);
-    assert_eq!(code, 0, "{result:#}");
-    let isolation = &result["isolation"];
-    for protection in ["noCapabilities", "noNewPrivileges"] {
-        assert_eq!(isolation[protection], true, "{isolation:#}");
-    }
-    assert!(isolation["seccompInstructions"].as_u64().expect("a filter") > 100, "{isolation:#}");
-    for namespace in ["user", "mount", "pid", "ipc", "uts"] {
-        let found = isolation["namespaces"].as_array().expect("namespaces");
-        assert!(found.contains(&json!(namespace)), "{namespace}: {isolation:#}");
-    }
 }

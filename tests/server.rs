@@ -11,7 +11,8 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Serves the files of a directory until it is dropped. `/redirect/NAME` leads to `/NAME`.
+/// Serves the files of a directory until it is dropped. `/redirect/NAME` leads to `/NAME`; what is below `/private/`
+/// takes a password.
 pub struct Server {
     directory: tempfile::TempDir,
     port: u16,
@@ -139,7 +140,11 @@ fn answer<B>(request: &Request<B>, root: &Path, log: &Mutex<Vec<String>>) -> Res
     let path = request.uri().path();
     log.lock().expect("no thread panicked").push(format!("{} {path}", request.method()));
     let response = Response::builder();
-    let response = if let Some(name) = path.strip_prefix("/redirect/") {
+    // `me` and `s3cret`.
+    let is_known = request.headers().get(header::AUTHORIZATION).is_some_and(|value| value == "Basic bWU6czNjcmV0");
+    let response = if path.starts_with("/private/") && !is_known {
+        response.status(StatusCode::UNAUTHORIZED).body(Full::default())
+    } else if let Some(name) = path.strip_prefix("/redirect/") {
         response.status(StatusCode::FOUND).header(header::LOCATION, format!("/{name}")).body(Full::default())
     } else {
         match std::fs::read(root.join(path.trim_start_matches('/'))) {

@@ -1,11 +1,6 @@
 //! What outputs are known to be: declared by their derivation, remembered by the database, or built in this run.
 
-use crate::{
-    error::BuildError,
-    load::Loaded,
-    outcome::BuildOutcome,
-    prepare::{Refused, add_derivation},
-};
+use crate::{error::BuildError, load::Loaded, outcome::BuildOutcome, prepare::Refused, sources::add_derivation};
 use fodder_model::{
     derivation::{
         Derivation, Kind,

@@ -8,6 +8,7 @@ mod conclude;
 mod dependencies;
 pub mod error;
 pub mod host;
+mod inputs;
 pub mod inspect;
 mod judge;
 mod known;
@@ -17,6 +18,7 @@ pub mod outcome;
 mod prepare;
 mod run;
 mod settle;
+mod sources;
 
 pub use dependencies::build_with_dependencies;
 pub use error::BuildError;
@@ -41,6 +43,8 @@ pub struct BuildRequest {
     pub profile: Option<ProfileChoice>,
     /// `--ca-file`
     pub ca_file: Option<PathBuf>,
+    /// `--netrc-file`: passwords for servers, for `builtin:fetchurl`.
+    pub netrc_file: Option<PathBuf>,
     /// Build although the outputs are valid, and compare.
     pub rebuild: bool,
     /// Keep scratch and outputs of a build that failed.
@@ -83,7 +87,7 @@ pub fn build(
     observe: &mut dyn FnMut(Event),
 ) -> Result<BuildOutcome, BuildError> {
     let clock = clock::Clock::start();
-    prepare::add_sources(loaded, store, clock.start)?;
+    sources::add_sources(loaded, store, clock.start)?;
     let locks = prepare::lock_outputs(loaded, store, observe)?;
     let known = known::Known::new(&loaded.set, store);
     let previous = known.valid_outputs(&loaded.path, &loaded.derivation, None)?;
@@ -96,7 +100,7 @@ pub fn build(
     };
     // Nothing waits for the derivation's own path, so it is written while the builder runs.
     let ran = std::thread::scope(|scope| {
-        let adding = scope.spawn(|| prepare::add_derivation(loaded, store, clock.start));
+        let adding = scope.spawn(|| sources::add_derivation(loaded, store, clock.start));
         let ran = run::run(&prepared, store, sandbox, observe);
         match adding.join() {
             Ok(added) => added.and(ran),

@@ -4,6 +4,7 @@ use crate::{
     BuildRequest, ProfileChoice,
     error::BuildError,
     host::{self, ProbeRequest},
+    inputs::{derivation_outputs, inputs, is_valid, shape},
     load::Loaded,
     outcome::Event,
 };
@@ -11,18 +12,18 @@ use fodder_model::{
     bytes::ByteString,
     derivation::{Output, resolve::ResolveError},
     hash::Hash,
-    plan::{self, BuildPlan, PlanError, Request, ScratchPaths},
+    plan::{self, BuildPlan, NETRC_FILE, PlanError, Request, ScratchPaths},
     profile::{self, Profile},
-    reference_graph::{Input, InputShape, source_address},
+    reference_graph::{DerivationOutputs, Input, InputShape, source_address},
     sandbox::BindKind,
     short_form,
     store_path::StorePath,
 };
-use fodder_store::{BuildUser, PathInfo, PathLocks, Scratch, ScratchPart, Store};
+use fodder_store::{BuildUser, PathLocks, Scratch, ScratchPart, Store};
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 /// A build that can run.
@@ -69,55 +70,6 @@ pub enum Refused {
     MissingDerivation(StorePath),
 }
 
-/// Copies the sources of a short form and its setup script to the store, as far as they are not there.
-pub(crate) fn add_sources(loaded: &Loaded, store: &Store, time: i64) -> Result<(), BuildError> {
-    for source in &loaded.sources {
-        store.add_temporary_roots([&source.path])?;
-        if !store.is_valid(&source.path)? {
-            let added = store.add_source(&source.name, &source.file, time)?;
-            if added.path != source.path {
-                let changed = std::io::Error::other("it changed while it was read");
-                return Err(BuildError::Read { path: source.file.clone(), source: changed });
-            }
-        }
-    }
-    let setup = short_form::setup_script_path();
-    if loaded.derivation.input_sources.contains(&setup) {
-        store.add_temporary_roots([&setup])?;
-        if !store.is_valid(&setup)? {
-            let directory =
-                tempfile::tempdir().map_err(|source| BuildError::Write { path: std::env::temp_dir(), source })?;
-            let file = directory.path().join(short_form::SETUP_SCRIPT_NAME);
-            std::fs::write(&file, short_form::setup_script())
-                .map_err(|source| BuildError::Write { path: file.clone(), source })?;
-            store.add_source(short_form::SETUP_SCRIPT_NAME, &file, time)?;
-        }
-    }
-    Ok(())
-}
-
-/// The derivation becomes valid if all that it refers to is; otherwise its outputs name it as their deriver all the same, as Nix
-/// allows.
-pub(crate) fn add_derivation(loaded: &Loaded, store: &Store, time: i64) -> Result<(), BuildError> {
-    let derivation = &loaded.derivation;
-    let references: BTreeSet<StorePath> =
-        derivation.input_sources.iter().chain(derivation.input_derivations.keys()).cloned().collect();
-    for reference in &references {
-        // Nor is anything copied from a store below ours for its sake.
-        if !store.is_own(reference)? {
-            return Ok(());
-        }
-    }
-    let text = fodder_model::derivation::aterm::write(derivation);
-    let outputs = derivation
-        .known_output_paths()
-        .into_iter()
-        .filter_map(|(name, path)| path.map(|path| (name.to_owned(), path)))
-        .collect();
-    store.add_derivation(loaded.path.name(), &text, &references, &outputs, time)?;
-    Ok(())
-}
-
 /// Takes the locks of all outputs, so that two builds of one path take turns. Outputs whose path will follow from their contents
 /// are locked by derivation and name, as in Nix; nobody waits for an impure one.
 pub(crate) fn lock_outputs<'store>(
@@ -159,7 +111,12 @@ pub fn prepare(
     let outputs = scratch.part(ScratchPart::Store, 0o1775, owner)?;
     let paths = scratch_paths(scratch.path());
     let identity = owner.unwrap_or_else(host::own_identity);
-    match plan_with(loaded, &inputs, request, identity, Some(scratch.path()), &paths)? {
+    let built = match derivation_outputs(loaded, store, &inputs)? {
+        Ok(built) => built,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    hand_over_passwords(loaded, request, &scratch, owner)?;
+    match plan_with(loaded, &inputs, &built, request, identity, Some(scratch.path()), &paths)? {
         Ok(plan) => Ok(Ok(Prepared { plan, inputs, scratch, outputs, user })),
         Err(refused) => Ok(Err(refused)),
     }
@@ -215,19 +172,18 @@ pub fn prepare_to_explain(
     } else {
         host::own_identity()
     };
-    let plan = plan_with(loaded, &inputs, request, identity, None, &scratch_paths(&scratch))?;
+    let built = match store {
+        Some(store) => match derivation_outputs(loaded, store, &inputs)? {
+            Ok(built) => built,
+            Err(refused) => return Ok(Err(refused)),
+        },
+        None => DerivationOutputs::default(),
+    };
+    let plan = plan_with(loaded, &inputs, &built, request, identity, None, &scratch_paths(&scratch))?;
     Ok(plan.map(|mut plan| {
         plan.notes.extend(notes);
         plan
     }))
-}
-
-/// Whether a path is valid; nothing is, where there is no store.
-fn is_valid(store: Option<&Store>, path: &StorePath) -> Result<bool, BuildError> {
-    Ok(match store {
-        Some(store) => store.is_valid(path)?,
-        None => false,
-    })
 }
 
 fn scratch_paths(scratch: &Path) -> ScratchPaths {
@@ -243,6 +199,7 @@ fn scratch_paths(scratch: &Path) -> ScratchPaths {
 fn plan_with(
     loaded: &Loaded,
     inputs: &BTreeMap<StorePath, Input>,
+    built: &DerivationOutputs,
     request: &BuildRequest,
     builder: (u32, u32),
     scratch: Option<&Path>,
@@ -268,6 +225,7 @@ fn plan_with(
         settings: &settings,
         tools: &loaded.tools,
         scratch: paths,
+        derivation_outputs: built,
         unique: &scratch.and_then(Path::file_name).unwrap_or_default().to_string_lossy(),
     });
     match planned {
@@ -290,6 +248,29 @@ fn plan_with(
     }
 }
 
+/// Puts a copy of the file with passwords where the built-in fetcher looks for it, for nobody else to read; no other builder gets
+/// one. Not part of the plan: that is printed.
+fn hand_over_passwords(
+    loaded: &Loaded,
+    request: &BuildRequest,
+    scratch: &Scratch,
+    owner: Option<(u32, u32)>,
+) -> Result<(), BuildError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let Some(source) = request.netrc_file.as_ref().filter(|_| loaded.derivation.builder == *"builtin:fetchurl") else {
+        return Ok(());
+    };
+    let text = std::fs::read(source).map_err(|error| BuildError::Read { path: source.clone(), source: error })?;
+    let path = scratch.part_path(ScratchPart::Build).join(NETRC_FILE);
+    let failed = |source| BuildError::Write { path: path.clone(), source };
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+    std::io::Write::write_all(&mut file, &text).map_err(failed)?;
+    if let Some((user, group)) = owner {
+        std::os::unix::fs::fchown(&file, Some(user), Some(group)).map_err(failed)?;
+    }
+    Ok(())
+}
+
 fn profile_of(loaded: &Loaded, request: &BuildRequest) -> Result<Profile, BuildError> {
     let (name, text) = match &request.profile {
         Some(ProfileChoice::Text { name, text }) => return Ok(profile::parse(name, text)?),
@@ -300,87 +281,4 @@ fn profile_of(loaded: &Loaded, request: &BuildRequest) -> Result<Profile, BuildE
         Some(text) => Ok(profile::parse(name, text)?),
         None => Err(profile::ProfileError::UnknownBase { name: name.to_owned(), base: name.to_owned() }.into()),
     }
-}
-
-/// Keeps whatever will be asked for from garbage collection, before it is: a collector that runs meanwhile would delete it
-/// after the answer.
-fn keep_inputs(loaded: &Loaded, store: Option<&Store>) -> Result<(), BuildError> {
-    let Some(store) = store.filter(|store| store.is_writable()) else { return Ok(()) };
-    let outputs = loaded.derivation.input_derivations.keys().filter_map(|path| loaded.set.get(path));
-    let outputs: Vec<StorePath> =
-        outputs.flat_map(|derivation| derivation.known_output_paths().into_values().flatten()).collect();
-    store.add_temporary_roots(loaded.derivation.input_sources.iter().chain(&outputs))?;
-    Ok(())
-}
-
-/// The closure of the inputs. `planned` stands in for paths that are not in the store yet.
-fn inputs(
-    loaded: &Loaded,
-    store: Option<&Store>,
-    planned: &BTreeMap<StorePath, Input>,
-) -> Result<Result<BTreeMap<StorePath, Input>, Refused>, BuildError> {
-    keep_inputs(loaded, store)?;
-    let mut wanted: BTreeSet<StorePath> = BTreeSet::new();
-    let mut inputs = BTreeMap::new();
-    for source in &loaded.derivation.input_sources {
-        if is_valid(store, source)? {
-            wanted.insert(source.clone());
-        } else if let Some(input) = planned.get(source) {
-            inputs.insert(source.clone(), input.clone());
-        } else {
-            return Ok(Err(Refused::MissingSource(source.clone())));
-        }
-    }
-    for (path, outputs) in &loaded.derivation.input_derivations {
-        let Some(derivation) = loaded.set.get(path) else {
-            return Ok(Err(Refused::MissingDerivation(path.clone())));
-        };
-        let known = derivation.known_output_paths();
-        for output in outputs {
-            match known.get(output.as_str()) {
-                Some(Some(output_path)) if is_valid(store, output_path)? => drop(wanted.insert(output_path.clone())),
-                Some(Some(output_path)) if planned.contains_key(output_path) => {
-                    inputs
-                        .extend(planned.get_key_value(output_path).map(|(path, input)| (path.clone(), input.clone())));
-                }
-                Some(Some(output_path)) => {
-                    return Ok(Err(Refused::MissingDependency {
-                        derivation: path.clone(),
-                        output: output.clone(),
-                        path: output_path.clone(),
-                    }));
-                }
-                Some(None) | None => return Ok(Err(Refused::MissingDerivation(path.clone()))),
-            }
-        }
-    }
-    if let Some(store) = store {
-        for (path, info) in store.closure(&wanted)? {
-            inputs.insert(path, input(&info, &store.real_path(&info.path))?);
-        }
-    }
-    Ok(Ok(inputs))
-}
-
-fn input(info: &PathInfo, real_path: &Path) -> Result<Input, BuildError> {
-    Ok(Input {
-        references: info.references.clone(),
-        nar_hash: info.nar_hash,
-        nar_size: info.nar_size,
-        content_address: info.content_address.clone(),
-        real_path: ByteString::from(real_path),
-        shape: shape(real_path)?,
-    })
-}
-
-fn shape(path: &Path) -> Result<InputShape, BuildError> {
-    let at = |source| BuildError::Read { path: PathBuf::from(path), source };
-    let metadata = std::fs::symlink_metadata(path).map_err(at)?;
-    Ok(if metadata.is_symlink() {
-        InputShape::Symlink(ByteString::from(std::fs::read_link(path).map_err(at)?.as_path()))
-    } else if metadata.is_dir() {
-        InputShape::Mountable(BindKind::Directory)
-    } else {
-        InputShape::Mountable(BindKind::File)
-    })
 }

@@ -89,6 +89,12 @@ pub(crate) struct SandboxArguments {
     /// Bytes of log until the build is killed; 0 is without limit.
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     pub(crate) max_build_log_size: u64,
+    /// Where `builtin:fetchurl` looks for a flat file by its hash first: URL/sha256/HASH.
+    #[arg(long, value_name = "URL", value_delimiter = ' ')]
+    pub(crate) hashed_mirrors: Vec<String>,
+    /// Passwords for servers, for `builtin:fetchurl`, in the format of curl's netrc.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) netrc_file: Option<PathBuf>,
     /// How mentions of an output's own path count in the path that its contents give it; Nix 2.17 to 2.34 do it the second way.
     #[arg(long, value_name = "RULE", default_value = "with-positions")]
     pub(crate) self_references: SelfReferencesArgument,

@@ -30,6 +30,15 @@ pub enum InputShape {
     Symlink(crate::bytes::ByteString),
 }
 
+/// What derivations among the inputs were built as. A builder sees none of this unless it is an input as well.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DerivationOutputs {
+    /// The outputs of each derivation.
+    pub outputs: BTreeMap<StorePath, BTreeSet<StorePath>>,
+    /// Their closures.
+    pub closure: BTreeMap<StorePath, Input>,
+}
+
 /// Closures in both forms.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graphs {
@@ -56,11 +65,18 @@ pub enum GraphError {
     },
 }
 
-/// Makes the graphs that a derivation asks for.
-pub fn graphs(options: &Options, inputs: &BTreeMap<StorePath, Input>) -> Result<Graphs, GraphError> {
+/// Makes the graphs that a derivation asks for. As in Nix, where a derivation is in a closure, what it was built as is listed too.
+pub fn graphs(
+    options: &Options,
+    inputs: &BTreeMap<StorePath, Input>,
+    built: &DerivationOutputs,
+) -> Result<Graphs, GraphError> {
     let mut graphs = Graphs::default();
+    let known: BTreeMap<StorePath, Input> = match options.reference_graphs.is_empty() {
+        true => return Ok(graphs),
+        false => inputs.iter().chain(&built.closure).map(|(path, input)| (path.clone(), input.clone())).collect(),
+    };
     for (name, paths) in &options.reference_graphs {
-        let mut members: BTreeSet<&StorePath> = BTreeSet::new();
         let mut open = Vec::new();
         for path in paths {
             let not_in_store = || GraphError::NotInStore { path: path.clone() };
@@ -69,18 +85,27 @@ pub fn graphs(options: &Options, inputs: &BTreeMap<StorePath, Input>) -> Result<
             let (path, _) = inputs.get_key_value(&path).ok_or(GraphError::NotAnInput { path })?;
             open.push(path);
         }
-        while let Some(path) = open.pop() {
-            if members.insert(path)
-                && let Some(input) = inputs.get(path)
-            {
-                open.extend(&input.references);
-            }
-        }
-        let known = || members.iter().filter_map(|path| inputs.get(*path).map(|input| (*path, input)));
-        graphs.plain.insert(name.clone(), known().map(|(path, input)| plain(path, input)).collect());
-        graphs.structured.insert(name.clone(), known().map(|(path, input)| structured(path, input, inputs)).collect());
+        let mut members = closure(open, &known);
+        let outputs = members.iter().filter_map(|path| built.outputs.get(*path)).flatten().collect();
+        members.extend(closure(outputs, &known));
+        let found = || members.iter().filter_map(|path| known.get(*path).map(|input| (*path, input)));
+        graphs.plain.insert(name.clone(), found().map(|(path, input)| plain(path, input)).collect());
+        graphs.structured.insert(name.clone(), found().map(|(path, input)| structured(path, input, &known)).collect());
     }
     Ok(graphs)
+}
+
+/// Some paths and all that they refer to.
+fn closure<'a>(mut open: Vec<&'a StorePath>, known: &'a BTreeMap<StorePath, Input>) -> BTreeSet<&'a StorePath> {
+    let mut members = BTreeSet::new();
+    while let Some(path) = open.pop() {
+        if members.insert(path)
+            && let Some(input) = known.get(path)
+        {
+            open.extend(&input.references);
+        }
+    }
+    members
 }
 
 fn plain(path: &StorePath, input: &Input) -> String {
@@ -104,15 +129,8 @@ fn structured(path: &StorePath, input: &Input, inputs: &BTreeMap<StorePath, Inpu
 }
 
 /// Bytes of all NARs in a path's closure.
-pub fn closure_size(path: &StorePath, inputs: &BTreeMap<StorePath, Input>) -> u64 {
-    let (mut seen, mut open, mut size) = (BTreeSet::new(), vec![path], 0);
-    while let Some(path) = open.pop() {
-        if let (true, Some(input)) = (seen.insert(path), inputs.get(path)) {
-            size += input.nar_size;
-            open.extend(&input.references);
-        }
-    }
-    size
+fn closure_size(path: &StorePath, known: &BTreeMap<StorePath, Input>) -> u64 {
+    closure(vec![path], known).into_iter().filter_map(|path| known.get(path)).map(|input| input.nar_size).sum()
 }
 
 /// The content address of a source, as databases spell it.

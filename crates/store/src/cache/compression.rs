@@ -75,8 +75,20 @@ impl Compression {
         Self::ALL.map(Compression::name).join(", ")
     }
 
+    /// What an archive is compressed with, from its first bytes; brotli and the oldest lzma begin with anything.
+    pub fn recognise(beginning: &[u8]) -> Self {
+        let signatures: [(&[u8], Compression); 4] = [
+            (b"\xfd7zXZ\0", Compression::Xz),
+            (b"BZh", Compression::Bzip2),
+            (b"\x1f\x8b", Compression::Gzip),
+            (b"\x28\xb5\x2f\xfd", Compression::Zstd),
+        ];
+        let found = signatures.into_iter().find(|(signature, _)| beginning.starts_with(signature));
+        found.map_or(Compression::None, |(_, compression)| compression)
+    }
+
     /// Undoes it. Archives in several parts (frames, streams, members) are one archive.
-    pub(super) fn reader<'a, R: BufRead + 'a>(self, input: R) -> io::Result<Box<dyn Read + 'a>> {
+    pub fn reader<'a, R: BufRead + 'a>(self, input: R) -> io::Result<Box<dyn Read + 'a>> {
         let decompressed: Box<dyn Read + 'a> = match self {
             Compression::None => return Ok(Box::new(input)),
             Compression::Xz => {

@@ -1,0 +1,61 @@
+//! What a person can ask for, apart from the derivation.
+
+use super::NetworkMode;
+use crate::{bytes::ByteString, rewrite::SelfReferences};
+
+/// What the person asked for, apart from the derivation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `--cores`; 0 is all.
+    pub cores: u32,
+    /// `--timeout`, `--max-silent-time`, `--max-log-size`; 0 is off.
+    pub deadline_seconds: u64,
+    /// Seconds.
+    pub silence_seconds: u64,
+    /// Bytes.
+    pub log_bytes: u64,
+    /// `--network`
+    pub network: Option<NetworkMode>,
+    /// `--extra-sandbox-paths`
+    pub extra_paths: Vec<ExtraPath>,
+    /// `--hashed-mirrors`: where `builtin:fetchurl` looks for a file by its hash first.
+    pub hashed_mirrors: Vec<String>,
+    /// `--self-references`
+    pub self_references: SelfReferences,
+}
+
+/// Places inside that nothing of the host's may take.
+const RESERVED_TARGETS: [&str; 9] = ["", "/build", "/dev", "/etc", "/fodder", "/nix", "/nix/store", "/proc", "/tmp"];
+
+/// A path of the host's that the person wants in the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtraPath {
+    /// Inside.
+    pub target: String,
+    /// On the host.
+    pub source: ByteString,
+    /// Whether it is left out in silence when it does not exist.
+    pub optional: bool,
+}
+
+impl ExtraPath {
+    /// Reads `target[=source][?]`, Nix's spelling.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (text, optional) = match text.strip_suffix('?') {
+            Some(text) => (text, true),
+            None => (text, false),
+        };
+        let (target, source) = text.split_once('=').unwrap_or((text, text));
+        for path in [target, source] {
+            if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
+                return Err(format!("'{path}' is not an absolute path without '..'; write TARGET or TARGET=SOURCE"));
+            }
+        }
+        let clean: String =
+            target.split('/').filter(|part| !part.is_empty() && *part != ".").map(|part| format!("/{part}")).collect();
+        if RESERVED_TARGETS.contains(&clean.as_str()) {
+            return Err(format!("'{target}' is the sandbox's own; name something below it, or another place"));
+        }
+        Ok(ExtraPath { target: clean, source: source.into(), optional })
+    }
+}
