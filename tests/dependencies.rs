@@ -12,13 +12,14 @@ use serde_json::{Value, json};
 
 /// A set of derivations in the making; each may name the ones before it.
 #[derive(Default)]
-struct Chain {
-    set: DerivationSet,
+pub struct Chain {
+    /// By path.
+    pub set: DerivationSet,
 }
 
 impl Chain {
     /// Adds a derivation whose script may use `$<name>` for each of `inputs`; returns its path and its output's.
-    fn add(&mut self, recipe: Recipe, inputs: &[(&str, &StorePath)]) -> (StorePath, StorePath) {
+    pub fn add(&mut self, recipe: Recipe, inputs: &[(&str, &StorePath)]) -> (StorePath, StorePath) {
         let mut recipe = recipe;
         for (name, path) in inputs {
             let input: &Derivation = &self.set[*path];
@@ -33,7 +34,8 @@ impl Chain {
         (path, out)
     }
 
-    fn build(&self, lab: &Lab, arguments: &[&str]) -> (i32, Value) {
+    /// Builds the last one.
+    pub fn build(&self, lab: &Lab, arguments: &[&str]) -> (i32, Value) {
         lab.write("chain.json", json::write_set(&self.set));
         let mut all = arguments.to_vec();
         all.push("chain.json");
@@ -41,7 +43,8 @@ impl Chain {
     }
 }
 
-fn statuses(result: &Value) -> Vec<(String, String)> {
+/// Name and status of everything that was built first.
+pub fn statuses(result: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let name = |path: &Value| text(path).rsplit_once('-').map(|(_, name)| name.to_owned()).unwrap_or_default();
     let dependencies = result["dependencies"].as_array().expect("dependencies");

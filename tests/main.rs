@@ -8,6 +8,7 @@ mod server; // an HTTPS server with its own authority
 mod architecture; // the crates depend on each other as the design says
 mod bad_input; // files that are refused, and what is said about them
 mod builtins; // builders that are part of the program
+mod caches; // binary caches, read and written, whole and broken
 mod content_addressed; // outputs whose path follows from what is in them
 mod dependencies; // what is built first
 mod differences; // the page of differences from Nix is true

@@ -88,7 +88,7 @@ impl Drop for Server {
 }
 
 /// The authority in PEM, and what a server that it vouches for needs.
-fn certificates() -> (String, Arc<rustls::ServerConfig>) {
+pub fn certificates() -> (String, Arc<rustls::ServerConfig>) {
     let authority_key = KeyPair::generate().expect("a key");
     let mut parameters = CertificateParams::new(Vec::new()).expect("parameters");
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

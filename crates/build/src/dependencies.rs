@@ -10,6 +10,7 @@ use crate::{
     load::Loaded,
     outcome::{BuildOutcome, Event, Status},
     prepare::Refused,
+    substitute,
 };
 use fodder_model::{
     derivation::{
@@ -38,6 +39,7 @@ pub fn build_with_dependencies(
 ) -> Result<BuildOutcome, BuildError> {
     let clock = Clock::start();
     let known = Known::new(&root.set, store);
+    let substituted = substitute::substitute(root, &known, store, request, observe)?;
     let mut pending = missing(root, &known, request)?;
     let mut finished = Vec::new();
     if !pending.is_empty() {
@@ -50,6 +52,7 @@ pub fn build_with_dependencies(
     let path = root.path.clone();
     let mut outcome = build_resolved(root, &known, store, sandbox, request, &mut |event| observe(&path, event))?;
     outcome.dependencies = finished;
+    substituted.tell(&mut outcome);
     Ok(outcome)
 }
 

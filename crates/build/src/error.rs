@@ -38,6 +38,9 @@ pub enum BuildError {
     /// The profile.
     #[error(transparent)]
     Profile(#[from] fodder_model::profile::ProfileError),
+    /// A binary cache.
+    #[error(transparent)]
+    Cache(#[from] fodder_store::CacheError),
     /// Cancelled by the caller.
     #[error("cancelled")]
     Cancelled,

@@ -13,6 +13,7 @@ use fodder_model::{
     sandbox::BindKind,
     short_form::Tool,
 };
+use fodder_store::{HttpSettings, Proxies};
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::unix::{ffi::OsStringExt, fs::FileTypeExt},
@@ -47,12 +48,36 @@ pub fn system() -> &'static str {
     }
 }
 
+/// How often a download is tried; Nix's default.
+const ATTEMPTS: u32 = 5;
+
+/// How this machine reaches the web: certificates in the order that builds have them, and the usual proxy variables.
+pub fn http_settings(ca_file: Option<&Path>) -> Result<HttpSettings, BuildError> {
+    let environment = environment();
+    let value = |name: &str| {
+        let upper = name.to_uppercase();
+        let found = [name, &upper].into_iter().filter_map(|name| environment.get(&ByteString::from(name)));
+        found.map(ToString::to_string).find(|value| !value.is_empty()).unwrap_or_default()
+    };
+    let proxies = Proxies {
+        http: value("http_proxy"),
+        https: value("https_proxy"),
+        all: value("all_proxy"),
+        except: value("no_proxy"),
+    };
+    Ok(HttpSettings { certificates: certificates::read(ca_file, &environment)?, attempts: ATTEMPTS, proxies })
+}
+
+fn environment() -> BTreeMap<ByteString, ByteString> {
+    std::env::vars_os()
+        .map(|(name, value)| (ByteString::from(name.into_vec()), ByteString::from(value.into_vec())))
+        .collect()
+}
+
 /// Looks at the machine.
 pub fn probe(request: &ProbeRequest<'_>) -> Result<HostFacts, BuildError> {
     let ProbeRequest { profile, extra_paths, tools, ca_file, scratch, builder } = *request;
-    let environment: BTreeMap<ByteString, ByteString> = std::env::vars_os()
-        .map(|(name, value)| (ByteString::from(name.into_vec()), ByteString::from(value.into_vec())))
-        .collect();
+    let environment = environment();
     let paths = profile.host_paths().into_iter().chain(extra_paths.iter().map(|extra| extra.source.clone()));
     let files = paths
         .map(|path| {

@@ -29,6 +29,11 @@ impl<'a> Known<'a> {
         Known { store, hashes: Mutex::new(Modulo::new(set)), built: Mutex::default() }
     }
 
+    /// The store that is asked.
+    pub(crate) fn store(&self) -> &'a Store {
+        self.store
+    }
+
     /// The paths of a derivation's outputs by output name, as far as they are known.
     pub(crate) fn output_paths(
         &self,

@@ -7,6 +7,7 @@ mod clock;
 mod conclude;
 mod dependencies;
 pub mod error;
+pub mod fetch;
 pub mod host;
 mod inputs;
 pub mod inspect;
@@ -19,9 +20,11 @@ mod prepare;
 mod run;
 mod settle;
 mod sources;
+mod substitute;
 
 pub use dependencies::build_with_dependencies;
 pub use error::BuildError;
+pub use fetch::{FetchEvent, Fetched, Fetcher, Substitution};
 pub use fodder_store::chain;
 pub use known::resolve_if_possible;
 pub use outcome::{BuildOutcome, Event, Status, exit_code};
@@ -55,6 +58,8 @@ pub struct BuildRequest {
     pub max_jobs: usize,
     /// Go on with what does not depend on a failure.
     pub keep_going: bool,
+    /// Where to look for what would otherwise be built.
+    pub substitution: Substitution,
 }
 
 impl BuildRequest {

@@ -1,6 +1,6 @@
 //! What a build came to. A failed build is a value of this; an error means that we could not find out.
 
-use crate::locate::ReferenceHit;
+use crate::{fetch::FetchEvent, locate::ReferenceHit};
 use fodder_model::{bytes::ByteString, checks::Violation, hash::Hash, plan::Network, store_path::StorePath};
 use fodder_sandbox::Enforced;
 use serde::Serialize;
@@ -134,6 +134,8 @@ pub(crate) fn is_reference(violation: &Violation) -> bool {
 /// Something that happens during a build.
 #[derive(Debug)]
 pub enum Event {
+    /// Paths are copied from binary caches.
+    Fetch(FetchEvent),
     /// A piece of the builder's log, raw.
     Log(Vec<u8>),
     /// Another process builds the same path, and we wait for it.

@@ -99,6 +99,7 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         netrc_file,
         self_references,
         offline,
+        caches,
     } = arguments;
     let profile = match profile.as_deref() {
         None => None,
@@ -130,6 +131,7 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         offline: *offline,
         max_jobs: 1,
         keep_going: false,
+        substitution: caches.substitution(),
     })
 }
 

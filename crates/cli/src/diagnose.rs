@@ -138,6 +138,7 @@ impl From<BuildError> for Failure {
                 Failure::new(text, 125).with_hint("run fodder as an ordinary user of this container instead of as root")
             }
             BuildError::Store(_)
+            | BuildError::Cache(_)
             | BuildError::Inspect(_)
             | BuildError::Read { .. }
             | BuildError::Write { .. }

@@ -1,7 +1,7 @@
 //! The builder's log, for people: whole lines where nobody watches, one live line where somebody does.
 
 use crate::words::{harmless, print_note};
-use fodder_build::Event;
+use fodder_build::{Event, FetchEvent};
 use fodder_model::store_path::StorePath;
 use std::{
     collections::BTreeMap,
@@ -29,6 +29,8 @@ pub(crate) struct Progress {
     builds: BTreeMap<StorePath, Build>,
     /// The build that spoke last; the live line is about it.
     current: Option<StorePath>,
+    /// How far downloads are; they come before builds.
+    fetching: Option<String>,
 }
 
 /// What is known of one build.
@@ -52,15 +54,20 @@ impl Progress {
             drawn: None,
             builds: BTreeMap::new(),
             current: None,
+            fetching: None,
         }
     }
 
     pub(crate) fn observe(&mut self, path: &StorePath, event: &Event) {
+        if let Event::Fetch(event) = event {
+            return self.fetch(event);
+        }
         let name = path.name().strip_suffix(".drv").unwrap_or(path.name());
         let build =
             self.builds.entry(path.clone()).or_insert_with(|| Build { name: name.to_owned(), ..Build::default() });
         self.current = Some(path.clone());
         match event {
+            Event::Fetch(event) => self.fetch(event),
             Event::Log(piece) => {
                 let lines = build.feed(piece);
                 if self.shows_log {
@@ -79,6 +86,28 @@ impl Progress {
                 build.phase = "reading the outputs".to_owned();
                 build.last_line.clear();
                 self.draw(true);
+            }
+        }
+    }
+
+    /// Downloads: a line each where nobody watches, a bar where somebody does.
+    pub(crate) fn fetch(&mut self, event: &FetchEvent) {
+        match event {
+            FetchEvent::Started { path, url } if self.shows_log => {
+                self.say(&format!("copying path '{path}' from '{url}'..."))
+            }
+            FetchEvent::Started { .. } => {}
+            FetchEvent::Progress { done, paths, bytes, total_bytes } => {
+                self.fetching = Some(fetch_line(*done, *paths, *bytes, *total_bytes));
+                self.draw(done == paths);
+            }
+            FetchEvent::Finished => {
+                self.fetching = None;
+                self.clear();
+            }
+            FetchEvent::Warning(text) => {
+                let lines: Vec<String> = text.lines().map(|line| harmless(line.as_bytes())).collect();
+                self.say(&format!("warning: {}", lines.join("\n         ")));
             }
         }
     }
@@ -108,6 +137,9 @@ impl Progress {
         if !self.is_live || (!now && self.drawn.is_some_and(|drawn| drawn.elapsed() < REDRAW)) {
             return;
         }
+        if let Some(text) = &self.fetching {
+            return self.draw_line(&format!("[{}s] {text}", self.started.elapsed().as_secs()));
+        }
         let build = self.current.as_ref().and_then(|path| self.builds.get(path));
         let Some(Build { name, phase, last_line, line: _, is_cut: _ }) = build else { return };
         let mut text = format!("[{}s] {name}", self.started.elapsed().as_secs());
@@ -117,10 +149,25 @@ impl Progress {
         if !last_line.is_empty() {
             text.push_str(&format!(": {}", last_line.replace('\t', " ")));
         }
+        self.draw_line(&text);
+    }
+
+    fn draw_line(&mut self, text: &str) {
         let text: String = text.chars().take(width().saturating_sub(1)).collect();
         let _ = write!(std::io::stderr().lock(), "\r\x1b[K{text}");
         self.drawn = Some(Instant::now());
     }
+}
+
+/// `copying [=====>    ] 3/12 paths, 14.2/80.1 MiB`
+fn fetch_line(done: usize, paths: usize, bytes: u64, total_bytes: u64) -> String {
+    const WIDTH: u64 = 20;
+    let filled = u128::from(bytes.min(total_bytes)) * u128::from(WIDTH) / u128::from(total_bytes.max(1));
+    let filled = usize::try_from(filled).unwrap_or_default();
+    let head = if filled < WIDTH as usize { ">" } else { "" };
+    let bar = format!("{}{head}", "=".repeat(filled));
+    let mebibytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1_048_576.0);
+    format!("copying [{bar:20}] {done}/{paths} paths, {}/{} MiB", mebibytes(bytes), mebibytes(total_bytes))
 }
 
 impl Build {
@@ -222,6 +269,10 @@ impl Ticker {
         lock(&self.progress).observe(path, event);
     }
 
+    pub(crate) fn fetch(&self, event: &FetchEvent) {
+        lock(&self.progress).fetch(event);
+    }
+
     /// Ends the live line for good.
     pub(crate) fn finish(self) {
         if let Some((stop, thread)) = self.thread {
@@ -239,6 +290,17 @@ fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bar_fills_from_nothing_to_everything() {
+        const MIB: u64 = 1 << 20;
+        assert_eq!(fetch_line(0, 12, 0, 80 * MIB), "copying [>                   ] 0/12 paths, 0.0/80.0 MiB");
+        assert_eq!(fetch_line(3, 12, 20 * MIB, 80 * MIB), "copying [=====>              ] 3/12 paths, 20.0/80.0 MiB");
+        assert_eq!(fetch_line(12, 12, 80 * MIB, 80 * MIB), "copying [====================] 12/12 paths, 80.0/80.0 MiB");
+        // Hostile sizes.
+        fetch_line(0, 1, u64::MAX, u64::MAX);
+        fetch_line(0, 1, 1, 0);
+    }
 
     #[test]
     fn of_a_line_that_draws_over_itself_the_last_remains() {

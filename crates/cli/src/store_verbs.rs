@@ -2,8 +2,10 @@
 
 mod add;
 pub(crate) mod arguments;
+mod copy;
 mod export;
 mod gc;
+mod generate_key;
 mod names;
 mod optimise;
 mod path_info;
@@ -28,6 +30,8 @@ pub(crate) fn store(arguments: &StoreArguments) -> Result<u8, Failure> {
         StoreVerb::Verify(arguments) => verify::verify(&open_to_change(&root)?, arguments),
         StoreVerb::Roots(arguments) => roots::roots(&root, arguments),
         StoreVerb::Gc(arguments) => gc::gc(&open_to_change(&root)?, arguments),
+        StoreVerb::Copy(arguments) => copy::copy(&root, arguments),
+        StoreVerb::GenerateKey(arguments) => generate_key::generate_key(arguments),
         StoreVerb::Optimise => optimise::optimise(&open_to_change(&root)?),
     }
 }

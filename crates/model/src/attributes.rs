@@ -203,7 +203,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     row("args", List, Builder, "Arguments of `builder`."),
     row("requiredSystemFeatures", List, Builder, "Features that the machine must have, such as `big-parallel`."),
     row("preferLocalBuild", Switch, Builder, "Accepted; every build is local."),
-    row("allowSubstitutes", Switch, Builder, "Accepted; see Nix."),
+    row("allowSubstitutes", Switch, Builder, "When false, the outputs are built although a binary cache has them."),
     row("__noChroot", Switch, Builder, "Refused: there is no build without a sandbox."),
     row("__contentAddressed", Switch, Builder, "The outputs' paths follow from what is in them."),
     row("__impure", Switch, Builder, "Built anew every time; has the network only with `--network host`."),

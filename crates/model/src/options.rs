@@ -15,6 +15,8 @@ pub struct Options {
     pub required_features: BTreeSet<String>,
     /// `__noChroot`
     pub wants_no_sandbox: bool,
+    /// `allowSubstitutes` is there and false: the outputs are built, also where a cache has them.
+    pub forbids_substitutes: bool,
     /// `__impureHostDeps`: paths of the machine that it wants to see; no setting allows any.
     pub impure_host_paths: Vec<String>,
     /// `passAsFile`: variables given as files.
@@ -103,6 +105,7 @@ fn plain(environment: &BTreeMap<ByteString, ByteString>) -> Result<Options, Opti
         impure_variables: as_bytes(list("impureEnvVars")).collect(),
         required_features: list("requiredSystemFeatures").into_iter().collect(),
         wants_no_sandbox: value("__noChroot").is_some_and(|text| text == "1"),
+        forbids_substitutes: value("allowSubstitutes").is_some_and(|text| text != "1"),
         impure_host_paths: list("__impureHostDeps"),
         pass_as_file: as_bytes(list("passAsFile")).collect(),
         reference_graphs: plain_graphs(&list("exportReferencesGraph"))?,
@@ -141,7 +144,7 @@ fn plain_graphs(words: &[String]) -> Result<BTreeMap<String, Vec<String>>, Optio
 
 fn structured(attributes: &serde_json::Map<String, Value>) -> Result<Options, OptionError> {
     // These mean nothing here, but a value of the wrong type is as wrong as in Nix.
-    for name in ["preferLocalBuild", "allowSubstitutes", "__darwinAllowLocalNetworking"] {
+    for name in ["preferLocalBuild", "__darwinAllowLocalNetworking"] {
         boolean(attributes.get(name), &format!("\"{name}\""))?;
     }
     if let Some(value) = attributes.get("__sandboxProfile")
@@ -154,6 +157,8 @@ fn structured(attributes: &serde_json::Map<String, Value>) -> Result<Options, Op
         impure_variables: list("impureEnvVars")?.into_iter().map(Into::into).collect(),
         required_features: list("requiredSystemFeatures")?.into_iter().collect(),
         wants_no_sandbox: boolean(attributes.get("__noChroot"), "\"__noChroot\"")?,
+        forbids_substitutes: attributes.contains_key("allowSubstitutes")
+            && !boolean(attributes.get("allowSubstitutes"), "\"allowSubstitutes\"")?,
         impure_host_paths: list("__impureHostDeps")?,
         checks: OutputChecks::Each(BTreeMap::new()),
         ..Options::default()

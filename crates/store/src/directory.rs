@@ -179,6 +179,17 @@ pub(crate) fn random_name() -> Result<String, StoreError> {
     Ok(format!("{:032x}", u128::from_le_bytes(bytes)))
 }
 
+/// 32 bytes that nobody can guess, for a key.
+pub fn random_seed() -> Result<[u8; 32], StoreError> {
+    let mut bytes = [0u8; 32];
+    // So few come whole or not at all (getrandom(2)).
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    match filled.at("read random bytes from", "/dev/urandom")? {
+        32 => Ok(bytes),
+        _ => Err(std::io::Error::other("too few came")).at("read random bytes from", "/dev/urandom"),
+    }
+}
+
 fn not_a_directory(error: Errno, path: &Path) -> StoreError {
     match error {
         Errno::NOTDIR | Errno::LOOP => match path.symlink_metadata() {

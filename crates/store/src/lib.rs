@@ -43,6 +43,7 @@ mod verify;
 pub use add::{dump, source_path};
 pub use cache::{BinaryCache, CacheConnection, CacheError, CacheLocation, CacheWriter, Compression, Written};
 pub use collect::{Collected, CollectionEvent, Garbage, Survey};
+pub use directory::random_seed;
 pub use error::{ImportProblem, StoreError, chain};
 pub use find_roots::{Root, RootHolder};
 pub use http::{Http, HttpBody, HttpError, HttpSettings, OnRetry, Proxies};

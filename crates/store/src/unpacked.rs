@@ -10,6 +10,7 @@ use crate::{
     restore::{OverLimit, restore_in},
     scratch::Scratch,
     store::Store,
+    tree::walk,
 };
 use fodder_model::{
     content_address::{ContentAddress, ContentMethod},
@@ -48,6 +49,14 @@ impl Unpacked {
         let scratch = Scratch::create(store)?;
         let (nar_hash, nar_size) = restore_in(input, scratch.directory(), OsStr::new(OBJECT), limit)?;
         Ok(Unpacked { scratch, nar_hash, nar_size })
+    }
+
+    /// Copies an object of another store.
+    pub fn copy(store: &Store, source: &Path) -> Result<Self, StoreError> {
+        let scratch = Scratch::create(store)?;
+        let destination = Some((scratch.directory(), OsStr::new(OBJECT)));
+        let (hasher, nar_size) = walk(source, destination, Hasher::new(HashAlgorithm::Sha256))?;
+        Ok(Unpacked { scratch, nar_hash: hasher.finish(), nar_size })
     }
 
     /// SHA-256 of the archive.

@@ -44,6 +44,20 @@ pub(super) fn find(
     bundle(&path, "embedded Mozilla roots")
 }
 
+/// The bundle itself, for downloads of our own.
+pub(super) fn read(
+    ca_file: Option<&Path>,
+    environment: &BTreeMap<ByteString, ByteString>,
+) -> Result<Vec<u8>, BuildError> {
+    match find(ca_file, environment, None)? {
+        Some(Certificates { path, origin: _ }) if path.as_path().is_absolute() => {
+            let path = path.as_path();
+            std::fs::read(path).map_err(|source| BuildError::Read { path: path.to_owned(), source })
+        }
+        Some(_) | None => Ok(embedded().into_bytes()),
+    }
+}
+
 /// Mozilla's roots in PEM.
 fn embedded() -> String {
     let mut text = String::new();

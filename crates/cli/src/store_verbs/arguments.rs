@@ -30,6 +30,10 @@ pub(crate) enum StoreVerb {
     Roots(RootsArguments),
     /// Delete what nothing keeps, as `nix-store --gc` does.
     Gc(GcArguments),
+    /// Copy paths, with all that they refer to, between this store and a binary cache or another store.
+    Copy(CopyArguments),
+    /// Make a key to sign with: the secret one is printed, or written to a file; the public one is printed.
+    GenerateKey(GenerateKeyArguments),
     /// Save space by linking files with the same contents, as `nix-store --optimise` does.
     #[command(alias = "optimize")]
     Optimise,
@@ -158,6 +162,41 @@ pub(crate) struct ExportArguments {
     /// Also everything that the paths refer to; without it, that must be there where they are imported.
     #[arg(short, long)]
     pub(crate) recursive: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("other").required(true).args(["to", "from"])), group(ArgGroup::new("what").required(true).args(["paths", "all"])))]
+pub(crate) struct CopyArguments {
+    #[arg(value_name = "PATH", help = PATHS_HELP)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Every valid path of the store.
+    #[arg(long, conflicts_with = "from")]
+    pub(crate) all: bool,
+    /// Copy to a binary cache, file:///DIR?compression=xz|zstd|bzip2|gzip|br|none&secret-key=FILE, or to the store below a
+    /// directory.
+    #[arg(long, value_name = "URL|DIR")]
+    pub(crate) to: Option<String>,
+    /// Copy from a binary cache, https://, http:// or file://, or from the store below a directory.
+    #[arg(long, value_name = "URL|DIR")]
+    pub(crate) from: Option<String>,
+    #[command(flatten)]
+    pub(crate) trust: crate::arguments::TrustArguments,
+    /// Believe the cache without signatures.
+    #[arg(long, requires = "from")]
+    pub(crate) no_check_sigs: bool,
+    /// Certificate bundle for https:// [default: $NIX_SSL_CERT_FILE, $SSL_CERT_FILE, the system's, Mozilla's].
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GenerateKeyArguments {
+    /// Name of the key, such as cache.example.org-1.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Write the secret key to this new file, for its owner alone, and print the public one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_key_file: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

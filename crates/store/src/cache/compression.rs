@@ -19,6 +19,8 @@ pub enum Compression {
     Zstd,
     Brotli,
     Lzma,
+    /// Read, not written: there is no encoder.
+    Lzip,
 }
 
 /// A compressor that must be ended.
@@ -32,7 +34,7 @@ pub(super) enum Compressor<W: Write> {
 }
 
 impl Compression {
-    const ALL: [Compression; 7] = [
+    const ALL: [Compression; 8] = [
         Compression::None,
         Compression::Xz,
         Compression::Bzip2,
@@ -40,6 +42,7 @@ impl Compression {
         Compression::Zstd,
         Compression::Brotli,
         Compression::Lzma,
+        Compression::Lzip,
     ];
 
     /// As narinfos spell it.
@@ -52,6 +55,7 @@ impl Compression {
             Compression::Zstd => "zstd",
             Compression::Brotli => "br",
             Compression::Lzma => "lzma",
+            Compression::Lzip => "lzip",
         }
     }
 
@@ -63,6 +67,7 @@ impl Compression {
             Compression::Bzip2 => ".bz2",
             Compression::Zstd => ".zst",
             Compression::Brotli => ".br",
+            Compression::Lzip => ".lzip",
         }
     }
 
@@ -100,6 +105,11 @@ impl Compression {
                 let stream = liblzma::stream::Stream::new_lzma_decoder(MEMORY_LIMIT)?;
                 Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream))
             }
+            Compression::Lzip => {
+                let flags = liblzma::stream::CONCATENATED;
+                let stream = liblzma::stream::Stream::new_lzip_decoder(MEMORY_LIMIT, flags)?;
+                Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream))
+            }
             Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
             Compression::Zstd => {
@@ -124,6 +134,7 @@ impl Compression {
                 let stream = liblzma::stream::Stream::new_lzma_encoder(&options)?;
                 Compressor::Lzma(liblzma::write::XzEncoder::new_stream(output, stream))
             }
+            Compression::Lzip => return Err(io::Error::other("lzip is only read here; choose another compression")),
             Compression::Bzip2 => Compressor::Bzip2(bzip2::write::BzEncoder::new(output, bzip2::Compression::best())),
             Compression::Gzip => {
                 Compressor::Gzip(flate2::write::GzEncoder::new(output, flate2::Compression::default()))
@@ -190,7 +201,7 @@ mod tests {
     #[test]
     fn every_compression_is_undone_and_notices_a_cut() {
         let data: Vec<u8> = (0..200_000u32).flat_map(|number| (number / 7).to_le_bytes()).collect();
-        for compression in Compression::ALL {
+        for compression in Compression::ALL.into_iter().filter(|compression| *compression != Compression::Lzip) {
             assert_eq!(Compression::parse(compression.name()), Some(compression));
             let bytes = compressed(compression, &data);
             assert!(read(compression, &bytes).unwrap() == data, "{compression:?}");

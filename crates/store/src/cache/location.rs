@@ -77,6 +77,11 @@ impl CacheLocation {
         Ok(location)
     }
 
+    /// The same, believed without signatures.
+    pub fn trusted(self) -> Self {
+        CacheLocation { is_trusted: true, ..self }
+    }
+
     /// The address without parameters, for messages.
     pub fn url(&self) -> &str {
         &self.url
