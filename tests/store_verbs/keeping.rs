@@ -136,6 +136,38 @@ fn what_fodder_is_building_and_building_from_stays() {
 }
 
 #[test]
+fn what_was_built_to_build_something_else_stays_until_that_is_built() {
+    let (lab, other) = (Lab::new(), Lab::new());
+    let step = |name: &str, from: &str| {
+        format!(
+            "derivation {{ name = \"{name}\"; system = builtins.currentSystem; builder = \"/bin/sh\"; from = {from}; \
+             args = [ \"-c\" \"i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done; echo $name > $out\" ]; }}"
+        )
+    };
+    let many = ["one", "two", "three", "four"].map(|name| format!("({})", step(name, "null"))).join(" ");
+    other.write("chain.nix", step("last", &format!("[ ({}) {many} ]", step("middle", &format!("[ {many} ]")))));
+    let derivation = nix_says(&other, "nix-instantiate", &["chain.nix"]);
+    let flags = ["--extra-experimental-features", "nix-command", "show-derivation", "--recursive"];
+    lab.write("chain.json", nix_says(&other, "nix", &[&flags[..], &[derivation.trim()]].concat()));
+    let store = lab.store();
+    let arguments = ["build", "-j1", "--no-link", "--store", store.to_str().expect("UTF-8"), "chain.json", "last"];
+    let mut command = lab.command(&arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
+    let mut rounds = 0;
+    while child.try_wait().expect("look").is_none() {
+        if store.join("nix/var/nix/db/schema").exists() {
+            let run = if rounds % 2 == 0 { ours(&lab, &["gc"]) } else { nix(&lab, "nix-store", &["--gc"]) };
+            assert_eq!(run.code, 0, "{run:?}");
+            rounds += 1;
+        }
+    }
+    let output = child.wait_with_output().expect("wait");
+    assert!(output.status.success(), "{rounds} collections: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(rounds >= 3, "only {rounds} collections");
+    verified(&lab);
+}
+
+#[test]
 fn what_nix_is_building_stays() {
     need("busybox", "busybox-static");
     let lab = Lab::new();
