@@ -104,9 +104,9 @@ fn roots_are_not_made_in_the_place_of_files_nor_removed_where_there_are_none() {
 fn what_fodder_is_building_and_building_from_stays() {
     let lab = Lab::new();
     let input = lab.text("input", "precious");
-    let recipe = Recipe::new("slow", "echo began; sleep 1.5; cat $input; cat $input > $out")
-        .env("input", &input.to_string())
-        .source(&input);
+    // In no variable: what the environment of a process names is kept for another reason.
+    let script = format!("echo began; sleep 1.5; cat {input}; cat {input} > $out");
+    let recipe = Recipe::new("slow", &script).source(&input);
     let (file, store) = (recipe.write(&lab), lab.store());
     let arguments = ["build", "--no-link", "--store", store.to_str().expect("UTF-8"), file.to_str().expect("UTF-8")];
     let mut child = lab.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
