@@ -107,6 +107,7 @@ fn hostile_narinfos_are_refused() {
         (line("NarSize"), "NarSize: 1".to_owned(), "lacks a signature"),
         (line("References"), "References: ".to_owned(), "lacks a signature"),
         (line("NarHash"), "NarHash: sha256:x".to_owned(), "bad hash at line 6"),
+        (line("NarSize"), format!("{0}\n{0}", line("NarSize")), "extra NarSize at line 8"),
         (line("StorePath"), format!("StorePath: {}", written.base), "was asked for"),
     ] {
         std::fs::write(written.narinfo(&written.top), original.replace(&from, &to)).expect("write the narinfo");

@@ -5,8 +5,10 @@
 
 mod download;
 mod plan;
+mod upload;
 
 pub use plan::FetchPlan;
+pub use upload::upload;
 
 use crate::{error::BuildError, host};
 use fodder_model::{signature::PublicKey, store_path::StorePath};
@@ -37,6 +39,13 @@ pub struct Substitution {
 pub enum FetchEvent {
     /// A path's download begins.
     Started {
+        /// The path.
+        path: StorePath,
+        /// The cache.
+        url: String,
+    },
+    /// A path is written to a cache.
+    Writing {
         /// The path.
         path: StorePath,
         /// The cache.

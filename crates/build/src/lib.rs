@@ -24,7 +24,7 @@ mod substitute;
 
 pub use dependencies::build_with_dependencies;
 pub use error::BuildError;
-pub use fetch::{FetchEvent, Fetched, Fetcher, Substitution};
+pub use fetch::{FetchEvent, Fetched, Fetcher, Substitution, upload};
 pub use fodder_store::chain;
 pub use known::resolve_if_possible;
 pub use outcome::{BuildOutcome, Event, Status, exit_code};

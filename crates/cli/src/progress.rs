@@ -96,7 +96,10 @@ impl Progress {
             FetchEvent::Started { path, url } if self.shows_log => {
                 self.say(&format!("copying path '{path}' from '{url}'..."))
             }
-            FetchEvent::Started { .. } => {}
+            FetchEvent::Writing { path, url } if self.shows_log => {
+                self.say(&format!("copying path '{path}' to '{url}'..."))
+            }
+            FetchEvent::Started { .. } | FetchEvent::Writing { .. } => {}
             FetchEvent::Progress { done, paths, bytes, total_bytes } => {
                 self.fetching = Some(fetch_line(*done, *paths, *bytes, *total_bytes));
                 self.draw(done == paths);

@@ -209,18 +209,17 @@ enum Failure {
 /// Tells what is wrong with a cache from what is wrong with the store.
 fn sort_out(error: CacheError) -> BuildError {
     use fodder_store::StoreError as E;
-    match error {
-        CacheError::Store(
-            error @ (E::Unpack { .. }
+    let CacheError::Store(error) = error else { return BuildError::Cache(error) };
+    let is_of_the_archive = matches!(
+        error,
+        E::Unpack { .. }
             | E::ImportMismatch { .. }
             | E::NotContentAddressed { .. }
             | E::NotADerivation { .. }
             | E::NotAFile { .. }
-            | E::InvalidReference { .. }),
-        ) => BuildError::Cache(CacheError::Store(error)),
-        CacheError::Store(error) => BuildError::Store(error),
-        error => BuildError::Cache(error),
-    }
+            | E::InvalidReference { .. }
+    );
+    if is_of_the_archive { BuildError::Cache(CacheError::Store(error)) } else { BuildError::Store(error) }
 }
 
 /// Notes a failure, of a path and of everything that waits for it.

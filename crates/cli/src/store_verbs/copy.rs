@@ -6,9 +6,9 @@ use crate::{
     progress::{Progress, Ticker},
     words::{is_terminal, print_note},
 };
-use fodder_build::{BuildError, FetchEvent, Fetcher, Substitution, chain};
+use fodder_build::{BuildError, FetchEvent, Fetcher, Substitution, upload};
 use fodder_model::store_path::StorePath;
-use fodder_store::{CacheError, CacheLocation, CacheWriter, PathInfo, Store, Unpacked, Written, references_first};
+use fodder_store::{CacheLocation, CacheWriter, PathInfo, Store, Unpacked, references_first};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -26,7 +26,7 @@ pub(crate) fn copy(root: &Path, arguments: &CopyArguments) -> Result<u8, Failure
             let closure = store.closure(&wanted)?;
             match is_address(to) {
                 true => to_cache(&store, &closure, to),
-                false => between(&store, &closure, &Store::open(&super::store_root(Some(Path::new(to)))?)?, to),
+                false => between(&store, &closure, &Store::open(&super::store_root(Some(Path::new(to)))?)?, "to", to),
             }
         }
         (None, Some(from)) if is_address(from) => from_cache(&Store::open(root)?, from, arguments),
@@ -34,7 +34,7 @@ pub(crate) fn copy(root: &Path, arguments: &CopyArguments) -> Result<u8, Failure
             let other = open_to_read(Path::new(from))?;
             let wanted: BTreeSet<StorePath> = store_paths(&other, paths)?.into_iter().collect();
             let closure = other.closure(&wanted)?;
-            between(&other, &closure, &Store::open(root)?, from)
+            between(&other, &closure, &Store::open(root)?, "from", from)
         }
         (None, None) => Err(Failure::new("error: neither --to nor --from was given", 2)),
     }
@@ -48,49 +48,47 @@ fn location(url: &str) -> Result<CacheLocation, Failure> {
     CacheLocation::parse(url).map_err(|error| Failure::new(format!("error: {error}"), 2))
 }
 
-fn failed(error: &CacheError) -> Failure {
-    Failure::new(format!("error: {}", chain(error)), 1)
-}
-
 fn to_cache(store: &Store, closure: &BTreeMap<StorePath, PathInfo>, url: &str) -> Result<u8, Failure> {
-    let cache = CacheWriter::open(location(url)?).map_err(|error| failed(&error))?;
-    let progress = Counter::start(closure);
-    let mut copied = 0;
-    for path in references_first(closure) {
-        let Some(info) = closure.get(&path) else { continue };
-        progress.begin(&path, cache.url());
-        match cache.add(store, info).map_err(|error| failed(&error))? {
-            Written::New { file_size: _ } => copied += 1,
-            Written::Known => {}
-        }
-        progress.end(info);
-    }
-    progress.finish(copied, cache.url());
+    let cache = CacheWriter::open(location(url)?).map_err(BuildError::from)?;
+    let progress = Ticker::start(Progress::new(is_terminal(), false));
+    let copied = upload(store, closure, &cache, &mut |event| progress.fetch(&event));
+    progress.finish();
+    print_note(&format!("copied {} to '{}'", paths(copied?), cache.url()));
     Ok(0)
 }
 
+fn paths(count: usize) -> String {
+    if count == 1 { "1 path".to_owned() } else { format!("{count} paths") }
+}
+
+/// What comes from another store of ours is compared with its hash and needs no signature.
 fn between(
     source: &Store,
     closure: &BTreeMap<StorePath, PathInfo>,
     destination: &Store,
+    preposition: &str,
     shown: &str,
 ) -> Result<u8, Failure> {
-    let progress = Counter::start(closure);
+    let progress = Ticker::start(Progress::new(is_terminal(), false));
+    let total_bytes = closure.values().map(|info| info.nar_size).fold(0, u64::saturating_add);
+    let mut bytes = 0u64;
     let mut copied = 0;
-    for path in references_first(closure) {
-        let Some(info) = closure.get(&path) else { continue };
-        destination.add_temporary_roots([&path])?;
-        if !destination.is_valid(&path)? {
-            progress.begin(&path, shown);
-            let unpacked = Unpacked::copy(destination, &source.real_path(&path))?;
+    let order = references_first(closure);
+    for (number, path) in order.iter().enumerate() {
+        let Some(info) = closure.get(path) else { continue };
+        destination.add_temporary_roots([path])?;
+        if !destination.is_valid(path)? {
+            let unpacked = Unpacked::copy(destination, &source.real_path(path))?;
             // It was not built there.
             let info = PathInfo { ultimate: false, registration_time: seconds_since_1970(), ..info.clone() };
             let (_, is_new) = destination.add_unpacked(unpacked, &info)?;
             copied += usize::from(is_new);
         }
-        progress.end(info);
+        bytes = bytes.saturating_add(info.nar_size);
+        progress.fetch(&FetchEvent::Progress { done: number + 1, paths: order.len(), bytes, total_bytes });
     }
-    progress.finish(copied, shown);
+    progress.finish();
+    print_note(&format!("copied {} {preposition} '{shown}'", paths(copied)));
     Ok(0)
 }
 
@@ -123,43 +121,6 @@ fn from_cache(store: &Store, url: &str, arguments: &CopyArguments) -> Result<u8,
         let reason: Vec<String> = reason.lines().map(|line| crate::words::harmless(line.as_bytes())).collect();
         print_note(&format!("error: cannot copy '{path}': {}", reason.join("\n       ")));
     }
-    print_note(&format!("copied {} paths from '{url}'", fetched.new.len()));
+    print_note(&format!("copied {} from '{url}'", self::paths(fetched.new.len())));
     Ok(u8::from(!missing.is_empty()))
-}
-
-/// Progress of a copy whose size is known.
-struct Counter {
-    ticker: Ticker,
-    paths: usize,
-    total_bytes: u64,
-    state: std::cell::Cell<(usize, u64)>,
-}
-
-impl Counter {
-    fn start(closure: &BTreeMap<StorePath, PathInfo>) -> Self {
-        Counter {
-            ticker: Ticker::start(Progress::new(is_terminal(), false)),
-            paths: closure.len(),
-            total_bytes: closure.values().map(|info| info.nar_size).fold(0, u64::saturating_add),
-            state: Default::default(),
-        }
-    }
-
-    fn begin(&self, path: &StorePath, url: &str) {
-        self.ticker.fetch(&FetchEvent::Started { path: path.clone(), url: url.to_owned() });
-    }
-
-    fn end(&self, info: &PathInfo) {
-        let (done, bytes) = self.state.get();
-        self.state.set((done + 1, bytes.saturating_add(info.nar_size)));
-        let (done, bytes) = self.state.get();
-        let (paths, total_bytes) = (self.paths, self.total_bytes);
-        self.ticker.fetch(&FetchEvent::Progress { done, paths, bytes, total_bytes });
-    }
-
-    fn finish(self, copied: usize, shown: &str) {
-        self.ticker.fetch(&FetchEvent::Finished);
-        self.ticker.finish();
-        print_note(&format!("copied {copied} paths ('{shown}')"));
-    }
 }

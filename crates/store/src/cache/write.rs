@@ -24,16 +24,11 @@ pub struct CacheWriter {
     key: Option<SecretKey>,
 }
 
-/// What became of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
-    /// It was there before.
-    Known,
-    /// Its archive and narinfo were written.
-    New {
-        /// Bytes of the compressed archive.
-        file_size: u64,
-    },
+/// A path whose archive is in place, and which the cache does not offer yet.
+#[derive(Debug)]
+pub struct Written {
+    name: String,
+    text: String,
 }
 
 /// Hashes and counts what is written to a file.
@@ -106,12 +101,19 @@ impl CacheWriter {
         self.location.url()
     }
 
-    /// Adds a valid path of a store; what it refers to should be there already.
-    pub fn add(&self, store: &Store, info: &PathInfo) -> Result<Written, CacheError> {
+    /// Writes the archive of a valid path of a store. `on_write` is called before that; when the cache has the path, it is not,
+    /// and there is nothing to publish.
+    pub fn write(
+        &self,
+        store: &Store,
+        info: &PathInfo,
+        on_write: impl FnOnce(),
+    ) -> Result<Option<Written>, CacheError> {
         let name = format!("{}.narinfo", info.path.hash_part());
         if self.known(&name, &info.path)? {
-            return Ok(Written::Known);
+            return Ok(None);
         }
+        on_write();
         let archives = self.directory.join("nar");
         let failed = |error| file_error(self.url(), &archives, error);
         let compression = self.location.compression();
@@ -135,8 +137,12 @@ impl CacheWriter {
         let url = format!("nar/{}.nar{}", file_hash.to_nix32(), compression.suffix());
         persist(file, &self.directory.join(&url)).map_err(failed)?;
         let text = self.narinfo(info, nar_size, url, file_hash, size).to_string();
-        self.write_text(&name, &text)?;
-        Ok(Written::New { file_size: size })
+        Ok(Some(Written { name, text }))
+    }
+
+    /// Offers a path; what it refers to should be offered already.
+    pub fn publish(&self, written: &Written) -> Result<(), CacheError> {
+        self.write_text(&written.name, &written.text)
     }
 
     fn narinfo(&self, info: &PathInfo, nar_size: u64, url: String, file_hash: Hash, file_size: u64) -> NarInfo {
