@@ -12,6 +12,12 @@ use std::{
     time::Duration,
 };
 
+/// What derivations of these tests have in common.
+const COMMON: &str = "system = builtins.currentSystem; builder = \"/bin/sh\";";
+
+/// A second or so, with nothing but a shell.
+const PAUSE: &str = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done";
+
 fn file_names(lab: &Lab, directory: &str) -> Vec<String> {
     let list = std::fs::read_dir(lab.store().join(directory)).expect("list");
     let names = list.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
@@ -165,6 +171,40 @@ fn what_was_built_to_build_something_else_stays_until_that_is_built() {
     assert!(output.status.success(), "{rounds} collections: {}", String::from_utf8_lossy(&output.stderr));
     assert!(rounds >= 3, "only {rounds} collections");
     verified(&lab);
+}
+
+#[test]
+fn an_input_that_was_there_before_stays_until_the_build_is_over() {
+    let (lab, other) = (Lab::new(), Lab::new());
+    // Named in no variable: what the environment of a process names is kept for another reason.
+    other.write(
+        "two.nix",
+        format!(
+            "let first = derivation {{ {COMMON} name = \"first\"; args = [ \"-c\" \"echo first > $out\" ]; }};\n\
+             in derivation {{ {COMMON} name = \"second\"; args = [ \"-c\" \"echo began; {PAUSE}; read line < ${{first}}; echo $line > $out\" ]; }}"
+        ),
+    );
+    let derivation = nix_says(&other, "nix-instantiate", &["two.nix"]);
+    let flags = ["--extra-experimental-features", "nix-command", "show-derivation", "--recursive"];
+    lab.write("two.json", nix_says(&other, "nix", &[&flags[..], &[derivation.trim()]].concat()));
+    let first = lab.build(&["two.json", "first"]).stdout.trim().parse().expect("a store path");
+    let store = lab.store();
+    let arguments = ["build", "--no-link", "--store", store.to_str().expect("UTF-8"), "two.json", "second"];
+    let mut command = lab.command(&arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
+    let mut log = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    log.read_line(&mut line).expect("a line");
+    assert_eq!(line, "second> began\n");
+    for run in [ours(&lab, &["gc"]), nix(&lab, "nix-store", &["--gc"])] {
+        assert_eq!(run.code, 0, "{run:?}");
+        assert!(child.try_wait().expect("look").is_none(), "the builder has not waited");
+        assert!(lab.real(&first).exists(), "{run:?}");
+    }
+    assert!(child.wait().expect("wait").success());
+    verified(&lab);
+    we_say(&lab, &["gc"]);
+    assert!(!lab.real(&first).exists());
 }
 
 #[test]
