@@ -66,6 +66,14 @@ fn a_source_that_nobody_has_is_copied() {
     let lab = Lab::new();
     let (code, result) = lab.make_json(&recipe, &[]);
     assert_eq!((code, &result["status"]), (100, &json!("InputRejected")), "{result:#}");
+    // Where a cache was asked and did not have it, that is said too.
+    let empty = producer.path().join("empty");
+    std::fs::create_dir(&empty).expect("create a directory");
+    std::fs::write(empty.join("nix-cache-info"), "StoreDir: /nix/store\n").expect("write");
+    let (code, result) = lab.make_json(&recipe, &["--substituters", &format!("file://{}", empty.display())]);
+    let message = crate::recipe::text(&result, "/errorMsg");
+    assert_eq!(code, 100);
+    assert!(message.contains(&format!("No binary cache gave '{source}': no binary cache has it")), "{message}");
     // Content-addressed: nobody need have signed it.
     let (code, result) = lab.make_json(&recipe, &["--substituters", &cache, "--trusted-public-keys", ""]);
     assert_eq!((code, &result["status"]), (0, &json!("Built")), "{result:#}");

@@ -4,7 +4,6 @@
 //! The builder is gone when this runs, and what it left is below a directory that only we can enter.
 
 mod canonical;
-mod git;
 mod sink;
 
 use fodder_model::{
@@ -91,6 +90,9 @@ pub enum InspectError {
         /// Why.
         source: NarError,
     },
+    /// It could not be read again.
+    #[error(transparent)]
+    Again(#[from] fodder_store::StoreError),
     /// The system failed us.
     #[error("cannot {doing} '{}'", path.display())]
     System {
@@ -111,7 +113,7 @@ impl InspectError {
                 true
             }
             InspectError::Nar { source, path: _ } => !matches!(source, NarError::Output(_)),
-            InspectError::System { .. } => false,
+            InspectError::Again(_) | InspectError::System { .. } => false,
         }
     }
 }
@@ -168,7 +170,7 @@ pub fn inspect(
     let finish = |sink: HashSink| sink.finish().map_err(|error| error_of("hash", shown, error));
     let nar_hash = finish(sinks.nar)?;
     let hash = match (instructions.content, contents, sinks.other) {
-        (Some((ContentMethod::Git, algorithm)), _, _) => Some(git::object_id(directory, name, shown, algorithm)?),
+        (Some((ContentMethod::Git, algorithm)), _, _) => Some(fodder_store::git_object_id(shown, algorithm)?),
         (Some((ContentMethod::Nar, _)), _, None) => Some(nar_hash),
         (Some(_), Some(sink), _) | (Some(_), None, Some(sink)) => Some(finish(sink)?),
         (Some(_), None, None) | (None, _, _) => None,

@@ -98,13 +98,15 @@ fn plan(
     }
     let given: BTreeSet<StorePath> =
         root.sources.iter().map(|source| source.path.clone()).chain([short_form::setup_script_path()]).collect();
+    // What came with the file is put into the store from there.
+    let is_nowhere = |source: &&StorePath| !given.contains(*source) && !root.set.contains_key(*source);
     let mut seen = BTreeSet::new();
     let mut level = vec![&root.derivation];
     while !level.is_empty() {
         let mut wanted: BTreeSet<StorePath> = BTreeSet::new();
         let mut inputs: Vec<(&StorePath, &Derivation, Option<BTreeSet<StorePath>>)> = Vec::new();
         for derivation in std::mem::take(&mut level) {
-            wanted.extend(derivation.input_sources.iter().filter(|source| !given.contains(*source)).cloned());
+            wanted.extend(derivation.input_sources.iter().filter(is_nowhere).cloned());
             for (path, names) in &derivation.input_derivations {
                 let Some(input) = root.set.get(path) else { continue };
                 if !seen.insert((path.clone(), names.clone()))

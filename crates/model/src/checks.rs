@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(of(wrong, &[], ContentMethod::Nar), ["HashMismatch"]);
         assert_eq!(of(right, &["a"], ContentMethod::Nar), ["FixedRefers"]);
         assert_eq!(of(wrong, &["a"], ContentMethod::Nar), ["HashMismatch", "FixedRefers"]);
-        assert_eq!(of(wrong, &["a"], ContentMethod::Flat), ["FixedRefers", "HashMismatch"]);
+        assert_eq!(of(wrong, &["a"], ContentMethod::Flat), ["NoPlaceForReferences", "HashMismatch"]);
         let mut directory = facts(&[], ContentMethod::Flat);
         directory.content = None;
         assert_eq!(judge(Some(right), OutputCheck::default(), directory), ["NotAPlainFile"]);

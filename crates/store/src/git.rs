@@ -15,7 +15,7 @@ use std::{io::BufReader, path::Path};
 type Entry = (Vec<u8>, &'static str, Vec<u8>, Hash);
 
 /// The id of the file, link or directory at `path`.
-pub(crate) fn object_id(path: &Path, algorithm: HashAlgorithm) -> Result<Hash, StoreError> {
+pub fn object_id(path: &Path, algorithm: HashAlgorithm) -> Result<Hash, StoreError> {
     let (input, output) = std::io::pipe().at("create a pipe for", path)?;
     std::thread::scope(|scope| {
         let dumping = scope.spawn(move || dump(path, output).map(drop));

@@ -46,6 +46,7 @@ pub use collect::{Collected, CollectionEvent, Garbage, Survey};
 pub use directory::random_seed;
 pub use error::{ImportProblem, StoreError, chain};
 pub use find_roots::{Root, RootHolder};
+pub use git::object_id as git_object_id;
 pub use http::{Http, HttpBody, HttpError, HttpSettings, OnRetry, Proxies};
 pub use liveness::KeepRules;
 pub use lock::PathLocks;
