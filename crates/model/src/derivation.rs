@@ -1,8 +1,8 @@
 //! Derivations: what one is, and the rules that every one obeys. Formats are in the modules below.
 
 pub mod aterm;
-pub mod json;
 mod grisu;
+pub mod json;
 mod nix_json;
 pub mod paths;
 pub mod resolve;

@@ -98,7 +98,9 @@ mod tests {
     /// serde_json reads quickly and inexactly unless it is told otherwise (`float_roundtrip`), and the path would be another.
     #[test]
     fn doubles_are_what_was_written() {
-        for text in ["-14.272727272727273", "9007199254740992.0", "2.2250738585072014e-308", "0.3", "1.7976931348623157e+308"] {
+        for text in
+            ["-14.272727272727273", "9007199254740992.0", "2.2250738585072014e-308", "0.3", "1.7976931348623157e+308"]
+        {
             let value: Value = serde_json::from_str(text).expect("a number");
             assert_eq!(value.as_f64(), text.parse().ok(), "{text}");
         }
