@@ -11,12 +11,12 @@ fn page() -> String {
 }
 
 /// All of the tests' sources.
-fn sources(directory: &Path, text: &mut String) {
+fn sources(directory: &Path, kind: &str, text: &mut String) {
     for entry in std::fs::read_dir(directory).expect("list") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
-            sources(&path, text);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources(&path, kind, text);
+        } else if path.extension().is_some_and(|extension| extension == kind) {
             text.push_str(&std::fs::read_to_string(&path).expect("read"));
         }
     }
@@ -25,16 +25,20 @@ fn sources(directory: &Path, text: &mut String) {
 #[test]
 fn every_test_that_the_page_names_exists() {
     let mut text = String::new();
-    sources(&root().join("tests"), &mut text);
+    sources(&root().join("tests"), "rs", &mut text);
+    sources(&root().join("crates/sandbox/tests"), "rs", &mut text);
+    let mut table = String::new();
+    sources(&root().join("tests/oracle/cases"), "nix", &mut table);
     let page = page();
     let mut count = 0;
     for row in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| What")) {
         let cell = row.trim_end_matches('|').rsplit('|').next().expect("a cell").trim();
-        if cell == "-" {
-            continue;
-        }
-        let name = cell.split('`').nth(1).unwrap_or_else(|| panic!("no test in {row}"));
+        let mut names = cell.split('`').skip(1).step_by(2);
+        let name = names.next().unwrap_or_else(|| panic!("no test in {row}"));
         assert!(text.contains(&format!("fn {name}()")), "there is no test {name}");
+        for case in names {
+            assert!(table.contains(&format!("\n  {case} = ")), "{name} has no case {case}");
+        }
         count += 1;
     }
     assert!(count > 20, "only {count} rows were understood");

@@ -303,6 +303,7 @@ fn the_pages_show_what_happens() {
             transcripts += 1;
             for Step { command, expected } in steps {
                 let mut bash = std::process::Command::new("bash");
+                bash.env("FODDER_HOST_STORE", "none");
                 // `$?` of the command before, as at a prompt.
                 bash.args(["-c", &format!("exec 2>&1\n(exit {status})\n{command}")]).current_dir(lab.path());
                 bash.env("PATH", format!("{}:{path}", program.display()));

@@ -144,7 +144,7 @@ impl Nix {
     }
 
     /// Copies a source from Nix's store to fodder's.
-    fn copy(&self, store: &Store, path: &StorePath) {
+    pub fn copy(&self, store: &Store, path: &StorePath) {
         let real = self.real(path);
         let references: BTreeSet<StorePath> =
             self.query("--references", path).iter().map(|line| line.parse().expect("a store path")).collect();

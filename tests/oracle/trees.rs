@@ -1,7 +1,11 @@
 //! Output trees that nobody would think of: made at random, built by both.
 
 use super::nix::{Nix, expression};
-use proptest::{collection::vec, prelude::*, test_runner::Config};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    test_runner::{Config, RngSeed},
+};
 
 /// Something in a directory.
 #[derive(Clone, Debug)]
@@ -17,8 +21,24 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
     vec(byte, 1..12).prop_filter("not a name", |name| !matches!(&name[..], b"." | b".."))
 }
 
+/// A fixed number of cases, from a seed that is printed: `FODDER_SEED` repeats them.
+#[expect(clippy::print_stdout, reason = "the test harness shows it when the test fails")]
+pub fn config() -> Config {
+    let seed = std::env::var("FODDER_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0));
+    println!("FODDER_SEED={seed}");
+    Config {
+        cases: 24,
+        failure_persistence: None,
+        max_shrink_iters: 30,
+        rng_seed: RngSeed::Fixed(seed),
+        ..Config::default()
+    }
+}
+
 fn node() -> impl Strategy<Value = Node> {
-    let size = prop_oneof![0u32..40, 4090u32..4100, 131_060u32..131_080, 0u32..300_000];
+    let edge = prop::sample::select(vec![4096u32, 8192, 16384, 32768, 65536, 131_072, 262_144]);
+    let size = prop_oneof![0u32..40, (edge, 0u32..20).prop_map(|(edge, more)| edge - 10 + more), 0u32..300_000];
     let leaf = prop_oneof![
         4 => (size, any::<u8>(), 0u16..0o1000).prop_map(|(size, fill, mode)| Node::File { size, fill, mode }),
         1 => name().prop_map(Node::Link),
@@ -68,8 +88,7 @@ fn commands(name: &[u8], node: &Node, script: &mut String) {
 fn any_tree_is_the_same() {
     let nix = Nix::new();
     let count = std::cell::Cell::new(0);
-    let config = Config { cases: 24, failure_persistence: None, max_shrink_iters: 30, ..Config::default() };
-    proptest!(config, |(entries in vec((name(), node()), 0..8))| {
+    proptest!(config(), |(entries in vec((name(), node()), 0..8))| {
         let mut script = "set -e; mkdir $out; cd $out\n".to_owned();
         let mut seen = std::collections::BTreeSet::new();
         for (name, node) in entries.iter().filter(|(name, _)| seen.insert(name.clone())) {

@@ -12,6 +12,12 @@ use std::{
     time::Duration,
 };
 
+/// What derivations of these tests have in common.
+const COMMON: &str = "system = builtins.currentSystem; builder = \"/bin/sh\";";
+
+/// A second or so, with nothing but a shell.
+const PAUSE: &str = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done";
+
 fn file_names(lab: &Lab, directory: &str) -> Vec<String> {
     let list = std::fs::read_dir(lab.store().join(directory)).expect("list");
     let names = list.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
@@ -24,6 +30,11 @@ fn gc_deletes_what_no_root_keeps() {
     let (recipe, input) = built(&lab);
     let out = recipe.out().to_string();
     symlink(lab.real(&recipe.out()), lab.path().join("unknown")).expect("link");
+    let by_hand = lab.store().join("nix/var/nix/gcroots/by-hand");
+    symlink(lab.real(&input), &by_hand).expect("link");
+    assert!(!we_say(&lab, &["gc", "--print-dead"]).contains(&input.to_string()));
+    assert!(nix_says(&lab, "nix-store", &["--gc", "--print-dead"]).contains(&input.to_string()));
+    std::fs::remove_file(by_hand).expect("remove");
     we_say(&lab, &["roots", "add", &out, "kept"]);
     assert_eq!(std::fs::read_link(lab.path().join("kept")).expect("a link"), lab.real(&recipe.out()));
     let loose = lab.text("loose", &"x".repeat(3_000_000));
@@ -99,9 +110,9 @@ fn roots_are_not_made_in_the_place_of_files_nor_removed_where_there_are_none() {
 fn what_fodder_is_building_and_building_from_stays() {
     let lab = Lab::new();
     let input = lab.text("input", "precious");
-    let recipe = Recipe::new("slow", "echo began; sleep 1.5; cat $input; cat $input > $out")
-        .env("input", &input.to_string())
-        .source(&input);
+    // In no variable: what the environment of a process names is kept for another reason.
+    let script = format!("echo began; sleep 1.5; cat {input}; cat {input} > $out");
+    let recipe = Recipe::new("slow", &script).source(&input);
     let (file, store) = (recipe.write(&lab), lab.store());
     let arguments = ["build", "--no-link", "--store", store.to_str().expect("UTF-8"), file.to_str().expect("UTF-8")];
     let mut child = lab.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
@@ -128,6 +139,72 @@ fn what_fodder_is_building_and_building_from_stays() {
     // Now nobody uses it.
     nix_says(&lab, "nix-collect-garbage", &[]);
     assert!(!lab.real(&input).exists());
+}
+
+#[test]
+fn what_was_built_to_build_something_else_stays_until_that_is_built() {
+    let (lab, other) = (Lab::new(), Lab::new());
+    let step = |name: &str, from: &str| {
+        format!(
+            "derivation {{ name = \"{name}\"; system = builtins.currentSystem; builder = \"/bin/sh\"; from = {from}; \
+             args = [ \"-c\" \"i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done; echo $name > $out\" ]; }}"
+        )
+    };
+    let many = ["one", "two", "three", "four"].map(|name| format!("({})", step(name, "null"))).join(" ");
+    other.write("chain.nix", step("last", &format!("[ ({}) {many} ]", step("middle", &format!("[ {many} ]")))));
+    let derivation = nix_says(&other, "nix-instantiate", &["chain.nix"]);
+    let flags = ["--extra-experimental-features", "nix-command", "show-derivation", "--recursive"];
+    lab.write("chain.json", nix_says(&other, "nix", &[&flags[..], &[derivation.trim()]].concat()));
+    let store = lab.store();
+    let arguments = ["build", "-j1", "--no-link", "--store", store.to_str().expect("UTF-8"), "chain.json", "last"];
+    let mut command = lab.command(&arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
+    let mut rounds = 0;
+    while child.try_wait().expect("look").is_none() {
+        if store.join("nix/var/nix/db/schema").exists() {
+            let run = if rounds % 2 == 0 { ours(&lab, &["gc"]) } else { nix(&lab, "nix-store", &["--gc"]) };
+            assert_eq!(run.code, 0, "{run:?}");
+            rounds += 1;
+        }
+    }
+    let output = child.wait_with_output().expect("wait");
+    assert!(output.status.success(), "{rounds} collections: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(rounds >= 3, "only {rounds} collections");
+    verified(&lab);
+}
+
+#[test]
+fn an_input_that_was_there_before_stays_until_the_build_is_over() {
+    let (lab, other) = (Lab::new(), Lab::new());
+    // Named in no variable: what the environment of a process names is kept for another reason.
+    other.write(
+        "two.nix",
+        format!(
+            "let first = derivation {{ {COMMON} name = \"first\"; args = [ \"-c\" \"echo first > $out\" ]; }};\n\
+             in derivation {{ {COMMON} name = \"second\"; args = [ \"-c\" \"echo began; {PAUSE}; read line < ${{first}}; echo $line > $out\" ]; }}"
+        ),
+    );
+    let derivation = nix_says(&other, "nix-instantiate", &["two.nix"]);
+    let flags = ["--extra-experimental-features", "nix-command", "show-derivation", "--recursive"];
+    lab.write("two.json", nix_says(&other, "nix", &[&flags[..], &[derivation.trim()]].concat()));
+    let first = lab.build(&["two.json", "first"]).stdout.trim().parse().expect("a store path");
+    let store = lab.store();
+    let arguments = ["build", "--no-link", "--store", store.to_str().expect("UTF-8"), "two.json", "second"];
+    let mut command = lab.command(&arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
+    let mut log = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    log.read_line(&mut line).expect("a line");
+    assert_eq!(line, "second> began\n");
+    for run in [ours(&lab, &["gc"]), nix(&lab, "nix-store", &["--gc"])] {
+        assert_eq!(run.code, 0, "{run:?}");
+        assert!(child.try_wait().expect("look").is_none(), "the builder has not waited");
+        assert!(lab.real(&first).exists(), "{run:?}");
+    }
+    assert!(child.wait().expect("wait").success());
+    verified(&lab);
+    we_say(&lab, &["gc"]);
+    assert!(!lab.real(&first).exists());
 }
 
 #[test]

@@ -217,3 +217,18 @@ fn optimise_saves_space_and_nix_verifies() {
     let run = ours(&lab, &["gc"]);
     assert!(run.stdout.starts_with("3 store paths deleted"), "{run:?}");
 }
+
+#[test]
+fn optimise_does_not_spread_damage() {
+    let lab = Lab::new();
+    let one = lab.text("one", "good contents");
+    we_say(&lab, &["optimise"]);
+    std::fs::set_permissions(lab.real(&one), PermissionsExt::from_mode(0o644)).expect("chmod");
+    std::fs::write(lab.real(&one), "evil contents").expect("write");
+    std::fs::set_permissions(lab.real(&one), PermissionsExt::from_mode(0o444)).expect("chmod");
+    let two = lab.text("two", "good contents");
+    let run = ours(&lab, &["optimise"]);
+    assert!(run.code == 0 && run.stderr.contains("removing corrupted link"), "{run:?}");
+    assert_eq!(std::fs::read_to_string(lab.real(&two)).expect("read"), "good contents");
+    assert_eq!(ours(&lab, &["verify", "--check-contents"]).code, 1);
+}

@@ -141,7 +141,7 @@ pub(crate) fn register(
     };
     let mut registrations = Vec::new();
     for (name, Settled { facts, part, name: file }) in outputs {
-        if let Some(info) = store.query(&facts.path)? {
+        if let Some(info) = store.query_own(&facts.path)? {
             outcome.outputs.insert(name, report(&info, store));
             continue;
         }
@@ -185,7 +185,7 @@ fn keep_or_remove(
 fn report(info: &PathInfo, store: &Store) -> OutputReport {
     OutputReport {
         path: info.path.clone(),
-        real_path: store.real_path(&info.path),
+        real_path: store.objects_path().join(info.path.base_name()),
         nar_hash: info.nar_hash,
         nar_size: info.nar_size,
         references: info.references.clone(),

@@ -156,7 +156,8 @@ fn extra_platforms() -> BTreeSet<String> {
     platforms
 }
 
-/// Nix's default features. `kvm` is not among them: no profile shows `/dev/kvm`.
+/// Nix's default features, and that of the experimental one that is built here. Not `kvm`, since no profile shows `/dev/kvm`; not
+/// `uid-range`, since there is one id.
 fn features() -> BTreeSet<String> {
-    ["benchmark", "big-parallel", "nixos-test"].map(str::to_owned).into()
+    ["benchmark", "big-parallel", "ca-derivations", "nixos-test"].map(str::to_owned).into()
 }

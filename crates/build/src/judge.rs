@@ -84,7 +84,9 @@ fn rejection(plan: &fodder_model::plan::BuildPlan, name: &str, error: &InspectEr
             path.display()
         ),
         InspectError::Nar { path, source } => format!("path '{}' {source}", path.display()),
-        InspectError::UnsupportedType { .. } | InspectError::Again(_) | InspectError::System { .. } => error.to_string(),
+        InspectError::UnsupportedType { .. } | InspectError::Again(_) | InspectError::System { .. } => {
+            error.to_string()
+        }
     }
 }
 

@@ -29,6 +29,7 @@ impl<'a> Known<'a> {
         Known { store, hashes: Mutex::new(Modulo::new(set)), built: Mutex::default() }
     }
 
+    /// The store that is asked.
     pub(crate) fn store(&self) -> &'a Store {
         self.store
     }
@@ -70,7 +71,9 @@ impl<'a> Known<'a> {
         let mut valid = BTreeMap::new();
         for (name, path) in wanted {
             let Some(path) = path else { return Ok(None) };
-            let Some(info) = self.store.query(&path)? else { return Ok(None) };
+            // What is asked for as an input may be in a store below ours; what is to be built is to be in ours.
+            let info = if only.is_some() { self.store.query(&path)? } else { self.store.query_own(&path)? };
+            let Some(info) = info else { return Ok(None) };
             valid.insert(name, info);
         }
         Ok(Some(valid))

@@ -56,7 +56,18 @@ pub(crate) fn settle(
                     Err(unsettled) => return Ok(Err(unsettled)),
                 }
             }
-            Some(_) | None => as_written(written, inspection),
+            Some(content) => {
+                let mut output = as_written(written, inspection);
+                // As in Nix, what a fixed output says about itself does not count; it is refused for it all the same.
+                if content.method == ContentMethod::Nar && inspection.references.contains(written) {
+                    let output_hash =
+                        Output { prepared, content, name, written, inspection, moved: &moved }.hash(&[])?;
+                    output.facts.content =
+                        inspection.content.map(|found| ContentAddress { hash: output_hash, ..found });
+                }
+                output
+            }
+            None => as_written(written, inspection),
         };
         moved.insert(written.clone(), output.facts.path.clone());
         settled.insert(name.clone(), output);

@@ -1,6 +1,7 @@
 //! Derivations: what one is, and the rules that every one obeys. Formats are in the modules below.
 
 pub mod aterm;
+mod grisu;
 pub mod json;
 mod nix_json;
 pub mod paths;

@@ -178,7 +178,7 @@ impl Store {
     }
 
     /// Makes the object in `scratch` valid, unless somebody else was faster.
-    pub(crate) fn move_in(&self, scratch: Scratch, registration: Registration) -> Result<PathInfo, StoreError> {
+    fn move_in(&self, scratch: Scratch, registration: Registration) -> Result<PathInfo, StoreError> {
         let path = &registration.info.path;
         // Whoever has the lock is doing the same as we are, and will be done in a moment.
         let locks = self.lock_paths(&BTreeSet::from([path.clone()]), |_| {})?;

@@ -3,22 +3,9 @@
 //! Questions are asked of our own store first. What becomes valid in ours may only refer to what is valid in ours, or real
 //! Nix, which has never heard of the other, would find it broken: such references are copied first ([`Store::adopt`]).
 
-use crate::{
-    error::StoreError,
-    order::references_first,
-    path_info::{PathInfo, Registration},
-    scratch::Scratch,
-    store::Store,
-    tree::walk,
-};
-use fodder_model::{
-    hash::{HashAlgorithm, Hasher},
-    store_path::StorePath,
-};
-use std::{collections::BTreeMap, ffi::OsStr};
-
-/// Name of the object while it is in scratch.
-const OBJECT: &str = "object";
+use crate::{error::StoreError, order::references_first, path_info::PathInfo, store::Store, unpacked::Unpacked};
+use fodder_model::store_path::StorePath;
+use std::collections::BTreeMap;
 
 impl Store {
     /// Lets the valid paths of `lower`, opened for reading, count as valid here, with the same logical names. Collecting,
@@ -61,29 +48,10 @@ impl Store {
         }
         for path in references_first(&missing) {
             let Some(info) = missing.remove(&path) else { continue };
-            let derivation_outputs = lower.derivation_outputs(&path)?;
-            self.copy_in(lower, info, derivation_outputs)?;
+            let unpacked = Unpacked::copy(self, &lower.objects().child(path.base_name()))?;
+            // Not built here: whoever trusts the other store decides whether this one is trusted.
+            self.add_unpacked(unpacked, &PathInfo { ultimate: false, ..info })?;
         }
         Ok(())
-    }
-
-    fn copy_in(
-        &self,
-        lower: &Store,
-        info: PathInfo,
-        derivation_outputs: BTreeMap<String, StorePath>,
-    ) -> Result<(), StoreError> {
-        let scratch = Scratch::create(self)?;
-        let destination = Some((scratch.directory(), OsStr::new(OBJECT)));
-        let real = lower.objects().child(info.path.base_name());
-        let (hasher, nar_size) = walk(&real, destination, Hasher::new(HashAlgorithm::Sha256))?;
-        let found = hasher.finish();
-        if found != info.nar_hash {
-            let (expected, found) = (info.nar_hash.to_nix32(), found.to_nix32());
-            return Err(StoreError::HashChanged { path: info.path, expected, found });
-        }
-        // Not built here: whoever trusts the other store decides whether this one is trusted.
-        let info = PathInfo { nar_size, ultimate: false, ..info };
-        self.move_in(scratch, Registration { info, derivation_outputs }).map(drop)
     }
 }

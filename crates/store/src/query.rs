@@ -45,7 +45,7 @@ impl Store {
     }
 
     /// The same, without the store below.
-    pub(crate) fn query_own(&self, path: &StorePath) -> Result<Option<PathInfo>, StoreError> {
+    pub fn query_own(&self, path: &StorePath) -> Result<Option<PathInfo>, StoreError> {
         self.query_with(&self.database(), path)
     }
 

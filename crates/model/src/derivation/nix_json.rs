@@ -21,16 +21,14 @@ impl Formatter for NixFormatter {
     }
 }
 
-/// Shortest digits that read back the same, decimal while `-4 <= exponent < 15`, else with an exponent of two digits or more.
+/// Digits that read back the same, decimal while `-4 <= exponent < 15`, else with an exponent of two digits or more.
 fn double(value: f64) -> String {
     if value == 0.0 {
         return if value.is_sign_negative() { "-0.0" } else { "0.0" }.to_owned();
     }
-    // Rust's `{:e}` gives the shortest digits as d.ddde±x.
-    let scientific = format!("{:e}", value.abs());
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or_default();
-    let digits: String = mantissa.chars().filter(|character| *character != '.').collect();
+    let (digits, last) = super::grisu::digits(value.abs());
+    let digits: String = digits.into_iter().map(|digit| char::from(b'0' + digit)).collect();
+    let exponent = last + digits.len() as i32 - 1;
     let count = digits.len() as i32;
     let text = if (-4..0).contains(&exponent) {
         format!("0.{}{digits}", "0".repeat((-exponent - 1) as usize))
@@ -69,8 +67,42 @@ mod tests {
             (-1.25e-7, "-1.25e-07"),
             (1e100, "1e+100"),
             (123.456, "123.456"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (f64::MIN_POSITIVE, "2.2250738585072014e-308"),
+            // Not the shortest.
+            (262.7850122850123, "262.78501228501227"),
+            (-2.003485544858745e16, "-2.0034855448587448e+16"),
+            (5.136883929598332e75, "5.1368839295983324e+75"),
+            (-5.131116597422591e-36, "-5.1311165974225907e-36"),
         ] {
             assert_eq!(double(value), expected);
+        }
+    }
+
+    #[test]
+    fn any_double_reads_back_the_same() {
+        let mut bits = 0x1234_5678_9abc_def1_u64;
+        for _ in 0..100_000 {
+            // Xorshift: the same numbers every time.
+            bits ^= bits << 13;
+            bits ^= bits >> 7;
+            bits ^= bits << 17;
+            let value = f64::from_bits(bits);
+            if value.is_finite() {
+                assert_eq!(double(value).parse::<f64>().map(f64::to_bits), Ok(bits), "{bits:x}");
+            }
+        }
+        assert_eq!(double(5e-324).parse(), Ok(5e-324));
+    }
+
+    /// serde_json reads quickly and inexactly unless it is told otherwise (`float_roundtrip`), and the path would be another.
+    #[test]
+    fn doubles_are_what_was_written() {
+        for text in
+            ["-14.272727272727273", "9007199254740992.0", "2.2250738585072014e-308", "0.3", "1.7976931348623157e+308"]
+        {
+            let value: Value = serde_json::from_str(text).expect("a number");
+            assert_eq!(value.as_f64(), text.parse().ok(), "{text}");
         }
     }
 
