@@ -6,7 +6,7 @@ use fodder_model::plan::{BuildPlan, NetworkMode};
 /// Notes for the result.
 pub(crate) fn advice(plan: &BuildPlan, format: InputFormat, tail: &[String]) -> Vec<String> {
     let has_network = match plan.network.mode {
-        NetworkMode::Host => true,
+        NetworkMode::Gateway | NetworkMode::Host => true,
         NetworkMode::None => false,
     };
     let bundle = plan.certificates.as_ref().map(|bundle| (bundle.path.to_string(), bundle.origin.as_str()));

@@ -187,7 +187,7 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
             resources: vec![ResourceLimit { resource: Resource::Core, soft: Some(0), hard: None }],
         },
         seccomp: profile.seccomp.clone(),
-        door: network::door(network.mode, host),
+        door: network::door(network.mode, host, &settings.network_policy),
     };
     Ok(BuildPlan {
         derivation: path.clone(),

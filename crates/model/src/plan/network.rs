@@ -4,6 +4,7 @@ use super::{PlanError, Settings};
 use crate::{
     derivation::{Derivation, Kind},
     host::HostFacts,
+    network_policy::NetworkPolicy,
     sandbox::Door,
     store_path::StorePath,
 };
@@ -80,13 +81,14 @@ pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 const PORTS: [u16; 16] = [21, 22, 43, 53, 80, 443, 873, 990, 3128, 3690, 5000, 8000, 8080, 8081, 8443, 9418];
 
 /// The door of a build with a gateway.
-pub(super) fn door(mode: NetworkMode, host: &HostFacts) -> Option<Door> {
+pub(super) fn door(mode: NetworkMode, host: &HostFacts, policy: &NetworkPolicy) -> Option<Door> {
     match mode {
         NetworkMode::None | NetworkMode::Host => None,
         NetworkMode::Gateway => Some(Door {
             address: ADDRESS,
             address6: host.has_ipv6.then_some(ADDRESS_6),
             name_server: NAME_SERVER,
+            loopback_ports: policy.loopback_ports.iter().copied().collect(),
             ports: PORTS.to_vec(),
         }),
     }
