@@ -2,6 +2,7 @@
 
 use crate::{error::BuildError, host::network, outcome::Event, prepare::Prepared};
 use fodder_gateway::{Gateway, Ledger, Settings, Socket};
+use fodder_model::proxy::Proxies;
 use fodder_sandbox::{BuilderReport, DoorSocket, Sandbox};
 use fodder_store::Store;
 use std::{collections::VecDeque, io::Write, path::PathBuf};
@@ -66,6 +67,7 @@ fn open_gateway(prepared: &Prepared) -> Result<Option<Gateway>, BuildError> {
         policy: prepared.plan.network_policy.clone(),
         own_addresses: network::own_addresses(),
         resolvers: network::resolvers(),
+        proxies: Proxies::read(|name| std::env::var(name).ok()),
         has_ipv6: door.address6.is_some(),
         name_server: door.name_server,
     };

@@ -2,14 +2,19 @@
 
 use super::{PlanError, Settings};
 use crate::{
+    bytes::ByteString,
     derivation::{Derivation, Kind},
     host::HostFacts,
     network_policy::NetworkPolicy,
+    proxy::{Proxies, Proxy},
     sandbox::Door,
     store_path::StorePath,
 };
 use serde::Serialize;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 /// How the build is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -92,4 +97,13 @@ pub(super) fn door(mode: NetworkMode, host: &HostFacts, policy: &NetworkPolicy) 
             ports: PORTS.to_vec(),
         }),
     }
+}
+
+/// The policy for a build that is told of the caller's proxies: one on this machine's loopback may be called.
+pub(super) fn with_proxies(policy: &NetworkPolicy, told: &BTreeMap<ByteString, ByteString>) -> NetworkPolicy {
+    let mut policy = policy.clone();
+    let proxies = Proxies::read(|name| told.get(&ByteString::from(name)).map(ToString::to_string));
+    let on_loopback = [proxies.http, proxies.https].into_iter().flatten().filter(Proxy::is_on_loopback);
+    policy.loopback_ports.extend(on_loopback.map(|proxy| proxy.port));
+    policy
 }
