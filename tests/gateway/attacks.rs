@@ -187,8 +187,8 @@ fn a_namespace_within_leads_nowhere() {
         "
 import subprocess
 code = \"import socket; socket.create_connection(('{PUBLIC}', 80))\"
-print(subprocess.run(['unshare', '--user', '--map-root-user', '--net', '/usr/bin/python3', '-c', code]).returncode != 0 and say('cut off'))
-print(subprocess.run(['unshare', '--user', '--map-root-user', '/bin/sh', '-c', 'busybox ip route flush table local; busybox ip link set lo down; busybox ip address add 192.0.2.9/32 dev lo']))
+print(subprocess.run(['/usr/bin/unshare', '--user', '--map-root-user', '--net', '/usr/bin/python3', '-c', code]).returncode != 0 and say('cut off'))
+print(subprocess.run(['/usr/bin/unshare', '--user', '--map-root-user', '/bin/sh', '-c', 'busybox ip route flush table local; busybox ip link set lo down; busybox ip address add 192.0.2.9/32 dev lo']))
 say(call('{PUBLIC}', 80))"
     );
     let (said, _) = world.says(&script, &[]);
@@ -211,7 +211,6 @@ for address in '169.254.169.254', '127.0.0.1':
     except OSError as error:
         say(named(error))
     stream = socket.socket()
-    stream.setsockopt(socket.IPPROTO_IP, 24, 1) if False else None
     try:
         stream.bind(('127.0.0.1', 0)); stream.connect((address, 8321)); say(stream.recv(100).decode())
     except OSError as error:
@@ -239,8 +238,8 @@ for address in '127.0.0.1', '10.0.2.100', '127.3.4.5':
             say(stream.recv(5).decode())";
     let (said, result) = world.says(script, &[]);
     assert_eq!(said.len(), 9);
-    assert!(said[..3].iter().all(|line| line == "hello") && said[6..].iter().all(|line| line == "hello"), "{said:?}");
-    assert_eq!(result["network"]["names"], json!([]));
+    assert!(said.iter().all(|line| line == "hello"), "{said:?}");
+    assert_eq!(result["network"]["hosts"], json!([]));
 }
 
 /// The gateway needs more descriptors than the usual limit; a builder has the caller's.

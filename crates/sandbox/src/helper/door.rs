@@ -62,7 +62,7 @@ pub(super) fn open(door: &Door) -> Result<Vec<(DoorSocket, OwnedFd)>, Failure> {
         everything_is_local(&netlink, libc::AF_INET6, &address6.octets())?;
     }
     let mut sockets = vec![(DoorSocket::Names, names(*name_server)?)];
-    match redirect::everything(REDIRECT_PORT, loopback_ports, address6.is_some()) {
+    match redirect::everything(REDIRECT_PORT, loopback_ports, *address, *address6) {
         Ok(()) => sockets.extend(
             listeners(REDIRECT_PORT, address6.is_some() || !loopback_ports.is_empty())?
                 .map(|fd| (DoorSocket::Redirected, fd)),
