@@ -48,7 +48,7 @@ pub(crate) fn tell_network(network: &NetworkReport) {
 fn row(host: &HostEntry, width: usize) -> String {
     let shown = host.shown();
     let shown = harmless(shown.as_bytes());
-    let reason = harmless(host.reason.as_deref().unwrap_or_default().as_bytes()).into_owned();
+    let reason = harmless(host.reason.as_deref().unwrap_or_default().as_bytes());
     let flag = host.flag.as_ref().map(|flag| format!("; {flag} would allow it")).unwrap_or_default();
     let what = match host.verdict {
         Verdict::Connected => traffic(host),
