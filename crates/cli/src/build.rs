@@ -3,6 +3,7 @@
 use crate::{
     arguments::{BuildArguments, InputArguments, SandboxArguments},
     diagnose::Failure,
+    network_words::tell_network,
     progress::{Progress, Ticker},
     words::{harmless, is_terminal, print_line, print_note},
 };
@@ -233,6 +234,9 @@ fn tell(outcome: &BuildOutcome) {
         print_note(&format!("error: {}", text.join("\n       ")));
     }
     tell_references(outcome);
+    if let Some(network) = &outcome.network {
+        tell_network(network);
+    }
     if let Some(kept) = &outcome.kept {
         print_note(&format!("note: keeping build directory \"{}\"", kept.display()));
     }
