@@ -19,7 +19,7 @@ fn reached(flags: &[&str], expected: &[&str]) -> serde_json::Value {
 reached = []
 for host, port in ('a.example', 80), ('a.example', 8321), ('deep.b.example', 80), ('deep.b.example', 8321), ('b.example', 80), ('192.0.2.2', 80):
     if call(host, port).startswith('hello'): reached.append(f'{host}:{port}')
-say("reached", *reached)";
+say('reached', *reached)";
     let (said, result) = world().says(CALLS, flags);
     assert_eq!(said, [[&["reached"], expected].concat().join(" ")], "{flags:?} {result:#}");
     result
