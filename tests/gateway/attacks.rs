@@ -164,6 +164,7 @@ def nothing_left():
     if libc.setns(os.open("/proc/self/ns/net", os.O_RDONLY), 0):
         raise OSError(ctypes.get_errno(), "setns")
 attempt("raw", raw)
+attempt("ping", ping)
 attempt("packet", packet)
 # RTM_NEWADDR 192.0.2.9/32 on lo, RTM_DELROUTE of everything that is local, RTM_SETLINK that takes lo down
 attempt("address", netlink(0, 20, 0x605, bytes([2, 32, 0, 0, 1, 0, 0, 0]) + bytes([8, 0, 2, 0, 192, 0, 2, 9])))
@@ -175,7 +176,7 @@ attempt("namespace", nothing_left)
 attempt("sysctl", lambda: open("/proc/sys/net/ipv4/ip_forward", "w").write("1"))
 "#;
     let (said, _) = world.says(script, &[]);
-    assert_eq!(said.len(), 8, "{said:?}");
+    assert_eq!(said.len(), 9, "{said:?}");
     assert!(said.iter().all(|line| !line.ends_with(" done")), "{said:?}");
 }
 

@@ -47,16 +47,29 @@ say(addresses('public.example'))
 say(addresses('public.example', 0, socket.AI_ADDRCONFIG))
 say(addresses('public.example', socket.AF_INET, socket.AI_ADDRCONFIG))
 say(addresses('PUBLIC.example.'))
-say(ask('public.example'), ask('public.example', 1, True))",
+say(ask('public.example'), ask('public.example', 1, True))
+say(open('/etc/resolv.conf').read().strip())",
         &[],
     );
     let found = format!("['{PUBLIC}']");
     assert_eq!(said[..4], [found.clone(), found.clone(), found.clone(), found]);
     assert_eq!(said[4], "(1, 0) (1, 0)");
+    assert_eq!(said[5], "nameserver 10.0.2.3");
     let name = &result["network"]["names"][0];
     assert_eq!((&name["name"], &name["outcome"]), (&json!("public.example"), &json!("found")), "{result:#}");
     // There is no way anywhere over IPv6 here, so nobody is asked for such addresses.
     assert!(world.asked().iter().all(|line| !line.ends_with(" 28")), "{:?}", world.asked());
+}
+
+/// Another machine completes them in another way.
+#[test]
+fn names_are_not_completed() {
+    let mut world = World::new();
+    world.setup = "echo search example >>resolv.conf".to_owned();
+    let (control, _) = says(&world, "say(addresses('public'))", &["--network", "host"]);
+    assert_eq!(control, [format!("['{PUBLIC}']")]);
+    let (said, _) = says(&world, "say(addresses('public'))", &[]);
+    assert_eq!(said, ["EAI-2"]);
 }
 
 #[test]
