@@ -1,7 +1,8 @@
 """Real servers for a machine in miniature: names over UDP and TCP, and lines of text at chosen addresses.
 
 Called with a JSON object: `names` (name to addresses), `resolvers`, `dead` (addresses that never answer, at port 53), `hello`
-(pairs of address and port that say hello), `asked` (a file for the names that were asked for), `ready` (a file that appears).
+(pairs of address and port that say hello), `proxy` (address and port of an HTTP proxy, which knows the name `behind.example`), `asked` (a
+file for the names that were asked for), `ready` (a file that appears).
 """
 import ipaddress, json, socket, struct, sys, threading, time
 
@@ -64,6 +65,24 @@ def hello(server, address, port):
             stream.sendall(f"hello from {address} {port}\n".encode())
 
 
+def proxy(server):
+    while True:
+        stream, _ = server.accept()
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += stream.recv(1)
+        line, *fields = head.decode().split("\r\n")
+        asked.write(line + "".join(" " + field for field in fields if "authorization" in field.lower()) + "\n")
+        host, port = line.split()[1].rsplit(":", 1)
+        if host == "forbidden.example":
+            stream.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+            stream.close()
+            continue
+        upstream = socket.create_connection(("198.51.100.7", int(port)))
+        stream.sendall(b"HTTP/1.1 200 Connected\r\nVia: test\r\n\r\n" + upstream.recv(1000))
+        stream.shutdown(socket.SHUT_WR)
+
+
 def start(function, *arguments):
     threading.Thread(target=function, args=arguments, daemon=True).start()
 
@@ -78,6 +97,10 @@ for address, port in config["hello"]:
     server = bound(address, port, socket.SOCK_STREAM)
     server.listen(64)
     start(hello, server, address, port)
+for address, port in config["proxy"]:
+    server = bound(address, port, socket.SOCK_STREAM)
+    server.listen(64)
+    start(proxy, server)
 abstract = socket.socket(socket.AF_UNIX)
 abstract.bind("\0fodder-test-world")
 abstract.listen(64)

@@ -49,6 +49,10 @@ pub struct World {
     pub dead: Vec<&'static str>,
     /// Where somebody says hello.
     pub hello: Vec<(&'static str, u16)>,
+    /// Proxies.
+    pub proxy: Vec<(&'static str, u16)>,
+    /// Variables of the caller.
+    pub environment: Vec<(&'static str, &'static str)>,
     /// In resolv.conf(5).
     pub name_servers: Vec<&'static str>,
     /// Further lines of the script that makes the world.
@@ -72,6 +76,8 @@ impl World {
             resolvers: vec!["192.0.2.53"],
             dead: vec![],
             hello: vec![(PUBLIC, 80), (PUBLIC, 8321)],
+            proxy: vec![],
+            environment: vec![],
             name_servers: vec!["192.0.2.53"],
             setup: String::new(),
         }
@@ -97,7 +103,7 @@ impl World {
 
     /// Runs the program in this world.
     fn run(&self, arguments: &[&str]) -> Run {
-        let World { lab, names, resolvers, dead, hello, name_servers, setup } = self;
+        let World { lab, names, resolvers, dead, hello, proxy, environment, name_servers, setup } = self;
         let inside = |name: &str| lab.path().join(name).display().to_string();
         let resolv_conf: String = name_servers.iter().map(|server| format!("nameserver {server}\n")).collect();
         let hosts = "127.0.0.1 localhost\n::1 localhost\n198.51.100.7 files.example\n";
@@ -105,7 +111,7 @@ impl World {
         lab.write("hosts", hosts);
         lab.write("servers.py", SERVERS);
         let configuration = json!({
-            "names": names, "resolvers": resolvers, "dead": dead, "hello": hello,
+            "names": names, "resolvers": resolvers, "dead": dead, "hello": hello, "proxy": proxy,
             "asked": inside("asked"), "ready": inside("ready")
         });
         let is_root = nix::unistd::geteuid().is_root();
@@ -139,9 +145,10 @@ impl World {
         command.args(["--net", "--mount", "sh", "-euc", &script, "sh"]);
         command.arg(env!("CARGO_BIN_EXE_fodder")).args(arguments).current_dir(lab.path()).stdin(Stdio::null());
         command.env("configuration", configuration.to_string()).env("FODDER_HOST_STORE", "none");
-        for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
-            command.env_remove(proxy);
+        for proxy in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+            command.env_remove(proxy).env_remove(proxy.to_uppercase());
         }
+        command.envs(environment.iter().copied());
         lab.run(command)
     }
 
