@@ -3,7 +3,7 @@
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -111,6 +111,16 @@ pub(crate) struct Traffic {
     pub(crate) sent: AtomicU64,
 }
 
+/// Hosts and names beyond so many are not listed one by one: a build could fill the runner's memory with them. Addresses of names beyond
+/// it are known by no name, so where names are needed they are refused.
+const LIST_LIMIT: usize = 10_000;
+
+/// What names beyond it are counted under.
+const FURTHER_NAMES: &str = "*";
+
+/// What connections beyond it are counted under.
+const FURTHER_HOSTS: &str = "further hosts, which are not listed one by one";
+
 type Key = (IpAddr, u16, Verdict, Option<String>);
 
 #[derive(Debug, Default)]
@@ -153,6 +163,16 @@ impl Book {
     /// A name was asked for.
     pub(crate) fn name(&self, name: &str, outcome: NameOutcome, addresses: impl IntoIterator<Item = IpAddr>) {
         let mut page = self.page();
+        if page.names.len() >= LIST_LIMIT && !page.names.contains_key(name) {
+            let entry = page.names.entry(FURTHER_NAMES.to_owned()).or_insert_with(|| NameEntry {
+                name: FURTHER_NAMES.to_owned(),
+                outcome,
+                addresses: BTreeSet::new(),
+                queries: 0,
+            });
+            entry.queries += 1;
+            return;
+        }
         let entry = page.names.entry(name.to_owned()).or_insert_with(|| NameEntry {
             name: name.to_owned(),
             outcome,
@@ -192,7 +212,14 @@ impl Book {
 impl Page {
     fn end(&mut self, number: u64, verdict: Verdict, reason: Option<String>, flag: Option<String>) {
         let Some((address, port, began, traffic)) = self.open.remove(&number) else { return };
-        let entry = self.hosts.entry((address, port, verdict, reason.clone())).or_insert_with(|| HostEntry {
+        let mut key = (address, port, verdict, reason);
+        let mut flag = flag;
+        if self.hosts.len() >= LIST_LIMIT && !self.hosts.contains_key(&key) {
+            key = (Ipv4Addr::UNSPECIFIED.into(), 0, verdict, Some(FURTHER_HOSTS.to_owned()));
+            flag = None;
+        }
+        let (address, port, verdict, reason) = key.clone();
+        let entry = self.hosts.entry(key).or_insert_with(|| HostEntry {
             names: BTreeSet::new(),
             address,
             port,
@@ -217,4 +244,30 @@ impl Page {
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_build_can_make_the_runner_remember_is_bounded() {
+        let book = Book::default();
+        for number in 0..30_000_u32 {
+            let address = IpAddr::from(Ipv4Addr::from(number + 1));
+            book.name(&format!("n{number}.example"), NameOutcome::Found, [address]);
+            let (entry, traffic) = book.begin(address, 80);
+            traffic.received.fetch_add(1, Ordering::Relaxed);
+            book.end(entry, Verdict::Connected, None, None);
+        }
+        // Who is listed goes on being counted.
+        let (entry, _) = book.begin(Ipv4Addr::from(1).into(), 80);
+        book.end(entry, Verdict::Connected, None, None);
+        assert!(book.names_of(Ipv4Addr::from(29_000).into()).is_empty());
+        let ledger = book.close();
+        assert_eq!((ledger.hosts.len(), ledger.names.len()), (LIST_LIMIT + 1, LIST_LIMIT + 1));
+        assert_eq!(ledger.hosts.iter().map(|host| host.connections).sum::<u64>(), 30_001);
+        assert_eq!(ledger.hosts.iter().map(|host| host.bytes_in).sum::<u64>(), 30_000);
+        assert_eq!(ledger.names.iter().map(|name| name.queries).sum::<u64>(), 30_000);
+    }
 }

@@ -24,7 +24,7 @@ use std::{
     sync::Arc,
     thread::JoinHandle,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 /// How the door is kept.
 #[derive(Clone, Debug)]
@@ -60,6 +60,22 @@ struct Door {
     ledger: ledger::Book,
     /// Addresses that stand for names which only the proxy can find.
     stand_ins: names::StandIns,
+    /// A build that connects without end waits instead of taking the runner's memory.
+    places: Arc<Semaphore>,
+    /// Likewise for names.
+    questions: Arc<Semaphore>,
+}
+
+impl Door {
+    fn new(settings: Settings) -> Self {
+        Door {
+            settings,
+            ledger: ledger::Book::default(),
+            stand_ins: Default::default(),
+            places: Arc::new(Semaphore::new(relay::CONNECTION_LIMIT)),
+            questions: Arc::new(Semaphore::new(names::QUESTION_LIMIT)),
+        }
+    }
 }
 
 /// An open door.
@@ -79,7 +95,7 @@ impl Gateway {
         let open_files = open_files::Raised::raise();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let serve = move || {
-            let door = Arc::new(Door { settings, ledger: ledger::Book::default(), stand_ins: Default::default() });
+            let door = Arc::new(Door::new(settings));
             runtime.block_on(async {
                 loop {
                     tokio::select! {

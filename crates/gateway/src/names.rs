@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How often the whole list is gone through.
 const ROUNDS: usize = 2;
 
+/// Questions at one time; further ones wait in the socket's queue.
+pub(crate) const QUESTION_LIMIT: usize = 128;
+
 /// The largest datagram there is.
 const DATAGRAM_BYTES: usize = 65_535;
 
@@ -41,13 +44,14 @@ enum Transport {
 pub(crate) async fn answer_datagrams(door: Arc<Door>, socket: UdpSocket) {
     let socket = Arc::new(socket);
     let mut buffer = vec![0; DATAGRAM_BYTES];
-    loop {
+    while let Ok(place) = Arc::clone(&door.questions).acquire_owned().await {
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
         let (door, socket, query) = (Arc::clone(&door), Arc::clone(&socket), buffer[..length].to_vec());
         tokio::spawn(async move {
             if let Some(answer) = answer(&door, &query, Transport::Datagram).await {
                 let _ = socket.send_to(&answer, from).await;
             }
+            drop(place);
         });
     }
 }

@@ -29,6 +29,9 @@ use tokio::{
 /// Size of a copy. Larger ones are a little faster for large files, and slower for small ones.
 const COPY_BYTES: usize = 64 * 1024;
 
+/// Connections at one time; further ones wait until they are accepted. The most that any fetcher was seen to have are some hundreds.
+pub(crate) const CONNECTION_LIMIT: usize = 2048;
+
 /// How long to wait when no connection can be accepted, for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -59,7 +62,7 @@ fn listen(door: Arc<Door>, socket: OwnedFd, destination: Destination) {
     // Without a listener connections are reset, which is what should happen then.
     let Ok(listener) = listener else { return };
     tokio::spawn(async move {
-        loop {
+        while let Ok(place) = Arc::clone(&door.places).acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let door = Arc::clone(&door);
@@ -68,6 +71,7 @@ fn listen(door: Arc<Door>, socket: OwnedFd, destination: Destination) {
                             Ok(target) => connect(&door, stream, target).await,
                             Err(_) => reset(stream),
                         }
+                        drop(place);
                     });
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,

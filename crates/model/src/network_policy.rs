@@ -122,6 +122,15 @@ impl Host {
         self.covers(&Call { address, port: 0, names: &BTreeSet::new() })
     }
 
+    /// Whether this lifts a protection instead of naming whom alone to call: its first address is protected. A wide network that happens to
+    /// hold this machine or a cloud's metadata lifts nothing, `0.0.0.0/0` least of all.
+    fn lifts(&self, own: &BTreeSet<IpAddr>) -> bool {
+        match self {
+            Host::Any | Host::Name(_) | Host::Below(_) => false,
+            Host::Network { address, bits } => protection(first_of(*address, *bits), own).is_some(),
+        }
+    }
+
     /// Whether a name is meant, in any case, with or without the dot at its end.
     pub fn covers_name(&self, name: &str) -> bool {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
@@ -189,10 +198,7 @@ impl NetworkPolicy {
         }
         let protection = protection(address, own);
         // Names do not count here: anybody can give a name to somebody else's address.
-        let is_lifted = self.allow.iter().any(|allowed| match allowed.host {
-            Host::Network { .. } => allowed.covers(call),
-            Host::Any | Host::Name(_) | Host::Below(_) => false,
-        });
+        let is_lifted = self.allow.iter().any(|allowed| allowed.host.lifts(own) && allowed.covers(call));
         if let Some(what) = protection {
             if is_lifted || (address.is_loopback() && self.loopback_ports.contains(&call.port)) {
                 return Ok(());
@@ -216,29 +222,33 @@ impl NetworkPolicy {
 
     /// Whether only what is allowed may be called.
     fn is_exhaustive(&self, own: &BTreeSet<IpAddr>) -> bool {
-        self.allow.iter().any(|allowed| match &allowed.host {
-            Host::Any | Host::Name(_) | Host::Below(_) => true,
-            Host::Network { address, bits: _ } => protection(*address, own).is_none(),
-        })
+        self.allow.iter().any(|allowed| !allowed.host.lifts(own))
     }
 }
 
 /// What an address is, if it may not be called by default: this machine's own, or what only its neighbours should reach.
 fn protection(address: IpAddr, own: &BTreeSet<IpAddr>) -> Option<&'static str> {
-    // Documented by the clouds: EC2, GCE and Azure use the first; EC2 over IPv6, Alibaba and Oracle the others.
-    const METADATA: [IpAddr; 4] = [
+    // Documented by the clouds: EC2, GCE and Azure have the first; Azure's other one; Alibaba; Oracle; GCE and Scaleway over IPv6.
+    const METADATA: [IpAddr; 6] = [
         IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
-        IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+        IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
         IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
         IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+        IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+        IpAddr::V6(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)),
     ];
+    // EC2 over IPv6: metadata, and the credentials of containers and pods.
+    let is_ec2 = match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => matches!(address.segments(), [0xfd00, 0xec2, ..]),
+    };
     let is_link_local = match address {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
     };
     if address.is_loopback() {
         Some("this machine's loopback")
-    } else if METADATA.contains(&address) {
+    } else if METADATA.contains(&address) || is_ec2 {
         Some("where a cloud keeps the secrets of its machines")
     } else if is_link_local {
         Some("an address of the local link")
@@ -259,7 +269,7 @@ fn is_nowhere(address: IpAddr) -> bool {
     }
 }
 
-/// IPv6 addresses that stand for IPv4 ones are those: mapped, translated (RFC 6052), 6to4 (RFC 3056).
+/// IPv6 addresses that stand for IPv4 ones are those: mapped, translated (RFC 2765, RFC 6052, RFC 8215), 6to4 (RFC 3056).
 fn unmapped(address: IpAddr) -> IpAddr {
     let IpAddr::V6(six) = address else { return address };
     let four = |high: u16, low: u16| {
@@ -267,7 +277,10 @@ fn unmapped(address: IpAddr) -> IpAddr {
         IpAddr::V4(Ipv4Addr::new(a, b, c, d))
     };
     match six.segments() {
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => four(high, low),
+        [0, 0, 0, 0, 0, 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x64, 0xff9b, 1, _, _, _, high, low] => four(high, low),
         // ::1 and :: are addresses of their own.
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 => four(high, low),
         [0x2002, high, low, ..] => four(high, low),
@@ -276,16 +289,20 @@ fn unmapped(address: IpAddr) -> IpAddr {
 }
 
 fn is_within(address: IpAddr, network: IpAddr, bits: u8) -> bool {
-    match (address, network) {
-        (IpAddr::V4(address), IpAddr::V4(network)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-            address.to_bits() & mask == network.to_bits() & mask
+    address.is_ipv4() == network.is_ipv4() && first_of(address, bits) == first_of(network, bits)
+}
+
+/// The first address of a network.
+fn first_of(network: IpAddr, bits: u8) -> IpAddr {
+    match network {
+        IpAddr::V4(four) => {
+            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(bits.into())).unwrap_or(0);
+            Ipv4Addr::from_bits(four.to_bits() & mask).into()
         }
-        (IpAddr::V6(address), IpAddr::V6(network)) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-            address.to_bits() & mask == network.to_bits() & mask
+        IpAddr::V6(six) => {
+            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(bits.into())).unwrap_or(0);
+            Ipv6Addr::from_bits(six.to_bits() & mask).into()
         }
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
     }
 }
 

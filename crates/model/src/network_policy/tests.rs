@@ -69,6 +69,12 @@ fn by_default_everybody_may_be_called_but_this_machine_and_its_link() {
         ("169.254.169.254", "--allow 169.254.169.254:443"),
         ("::ffff:169.254.169.254", "--allow 169.254.169.254:443"),
         ("169.254.1.1", "--allow 169.254.1.1:443"),
+        ("::ffff:0:169.254.169.254", "--allow 169.254.169.254:443"),
+        ("64:ff9b:1::a9fe:a9fe", "--allow 169.254.169.254:443"),
+        ("168.63.129.16", "--allow 168.63.129.16:443"),
+        ("fd00:ec2::23", "--allow [fd00:ec2::23]:443"),
+        ("fd20:ce::254", "--allow [fd20:ce::254]:443"),
+        ("fd00:42::42", "--allow [fd00:42::42]:443"),
         ("100.100.100.200", "--allow 100.100.100.200:443"),
         ("fe80::1", "--allow [fe80::1]:443"),
         ("fd00:ec2::254", "--allow [fd00:ec2::254]:443"),
@@ -136,4 +142,23 @@ fn what_is_denied_stays_denied() {
     assert!(decide(&policy, "1.1.1.1", 80, &["example.org"]).unwrap_err().contains("--deny example.org:80"));
     assert!(decide(&policy, "1.1.1.1", 443, &["x.example.org"]).is_err());
     assert!(decide(&policy, "127.0.0.1", 443, &[]).is_err());
+}
+
+#[test]
+fn a_wide_network_lifts_no_protection() {
+    for wide in ["0.0.0.0/0", "127.0.0.0/7", "128.0.0.0/1", "168.0.0.0/7", "192.168.0.0/16", "192.168.7.7/24", "::/0"] {
+        let policy = policy(&[wide], &[], &[]);
+        for address in ["127.0.0.1", "169.254.169.254", "192.168.7.7", "::1", "fe80::1", "fd00:ec2::254"] {
+            assert!(decide(&policy, address, 80, &[]).is_err(), "{wide} {address}");
+        }
+        assert!(decide(&policy, "93.184.216.34", 80, &[]).is_ok() == ["0.0.0.0/0"].contains(&wide), "{wide}");
+    }
+    // A whole protected network can be meant.
+    for (network, address) in
+        [("169.254.0.0/16", "169.254.7.7"), ("127.0.0.0/8", "127.9.9.9"), ("fe80::/10", "fe80::7")]
+    {
+        let policy = policy(&[network], &[], &[]);
+        assert_eq!(decide(&policy, address, 80, &[]), Ok(()));
+        assert_eq!(decide(&policy, "93.184.216.34", 80, &[]), Ok(()));
+    }
 }

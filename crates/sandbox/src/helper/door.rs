@@ -63,8 +63,7 @@ pub(super) fn open(door: &Door) -> Result<Vec<(DoorSocket, OwnedFd)>, Failure> {
     }
     let mut sockets = vec![(DoorSocket::Names, names(*name_server)?)];
     // Refused by a kernel without nf_tables.
-    let is_redirected =
-        *redirect && redirect::everything(REDIRECT_PORT, loopback_ports, *address, *address6).is_ok();
+    let is_redirected = *redirect && redirect::everything(REDIRECT_PORT, loopback_ports, *address, *address6).is_ok();
     if is_redirected {
         let ipv6 = address6.is_some() || !loopback_ports.is_empty();
         sockets.extend(listeners(REDIRECT_PORT, ipv6)?.map(|fd| (DoorSocket::Redirected, fd)));
@@ -79,7 +78,7 @@ pub(super) fn open(door: &Door) -> Result<Vec<(DoorSocket, OwnedFd)>, Failure> {
 
 fn own_address(netlink: &Netlink, family: i32, address: &[u8], bits: u8) -> Result<(), Failure> {
     let mut message = Message::default();
-    let [index @ ..] = LOOPBACK.to_ne_bytes();
+    let index = LOOPBACK.to_ne_bytes();
     let fixed = [&[family as u8, bits, IFA_F_NODAD, RT_SCOPE_UNIVERSE][..], &index].concat();
     let start = message.begin(RTM_NEWADDR, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, 1, &fixed);
     message.attribute(IFA_LOCAL, address);
