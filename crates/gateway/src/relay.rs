@@ -4,6 +4,7 @@ use crate::{
     Door, Socket,
     ledger::{Traffic, Verdict},
     names,
+    record::{self, Tap},
     upstream::{self, Failure},
 };
 use fodder_model::network_policy::Call;
@@ -11,7 +12,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -101,9 +102,23 @@ async fn connect(door: &Arc<Door>, inside: TcpStream, target: SocketAddr) {
     }
     let (entry, traffic) = door.ledger.begin(target.ip(), target.port());
     let names = door.ledger.names_of(target.ip());
+    // Small requests and answers are not to wait for more.
+    let _ = inside.set_nodelay(true);
+    if let Tap::Replay(player) = &door.settings.tap {
+        match record::answer(player, inside, target, &names, &traffic).await {
+            Ok(()) => door.ledger.end(entry, Verdict::Connected, None, None),
+            Err((verdict, reason)) => door.ledger.end(entry, verdict, Some(reason), None),
+        }
+        return;
+    }
+    let unreachable = || match &door.settings.tap {
+        Tap::Record(recorder) => recorder.unreachable(target, &names),
+        Tap::None | Tap::Replay(_) => {}
+    };
     let call = Call { address: target.ip(), port: target.port(), names: &names };
     if let Err(refusal) = door.settings.policy.decide(&call, &door.settings.own_addresses) {
         door.ledger.end(entry, Verdict::RefusedByPolicy, Some(refusal.reason), refusal.flag);
+        unreachable();
         reset(inside);
         return;
     }
@@ -111,22 +126,27 @@ async fn connect(door: &Arc<Door>, inside: TcpStream, target: SocketAddr) {
         Ok(outside) => outside,
         Err(Failure { verdict, reason }) => {
             door.ledger.end(entry, verdict, Some(reason), None);
+            unreachable();
             reset(inside);
             return;
         }
     };
-    // Small requests and answers are not to wait for more.
-    let _ = inside.set_nodelay(true);
     let _ = outside.set_nodelay(true);
-    match copy_both(inside, outside, &traffic).await {
+    let result = match &door.settings.tap {
+        Tap::Record(recorder) => record::intercept(recorder, inside, outside, target, &names, &traffic).await,
+        Tap::None | Tap::Replay(_) => {
+            copy_both(inside, outside, &traffic).await.map_err(|error| (Verdict::Cut, error.to_string()))
+        }
+    };
+    match result {
         Ok(()) => door.ledger.end(entry, Verdict::Connected, None, None),
-        Err(error) => door.ledger.end(entry, Verdict::Cut, Some(error.to_string()), None),
+        Err((verdict, reason)) => door.ledger.end(entry, verdict, Some(reason), None),
     }
 }
 
 /// Copies until both sides have ended. An end of one side is passed on and the other side goes on; a cut is passed on as a cut, so
 /// that half of a file is not taken for all of it.
-async fn copy_both(mut inside: TcpStream, mut outside: TcpStream, traffic: &Traffic) -> io::Result<()> {
+pub(crate) async fn copy_both(mut inside: TcpStream, mut outside: TcpStream, traffic: &Traffic) -> io::Result<()> {
     let (read_inside, write_inside) = inside.split();
     let (read_outside, write_outside) = outside.split();
     let result = tokio::try_join!(
@@ -158,9 +178,25 @@ async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, count: &AtomicU64) 
 }
 
 /// Ends a connection so that the other side sees an error at once.
-fn reset(stream: TcpStream) {
+pub(crate) fn reset(stream: TcpStream) {
     let _ = stream.set_zero_linger();
     drop(stream);
+}
+
+/// A connection that somebody else owns, and that may have to end in a way that nobody takes for its end.
+pub(crate) struct Lingering(Option<OwnedFd>);
+
+impl Lingering {
+    pub(crate) fn new(stream: &TcpStream) -> Self {
+        Lingering(stream.as_fd().try_clone_to_owned().ok())
+    }
+
+    /// From now on, closing it cuts it.
+    pub(crate) fn reset(self) {
+        if let Some(socket) = self.0 {
+            let _ = rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
+        }
+    }
 }
 
 /// Whether an address is of the newer kind.
