@@ -4,12 +4,13 @@ use crate::lab::Lab;
 use std::{collections::BTreeMap, process::Command};
 
 /// Who may use whom.
-const ALLOWED: [(&str, &[&str]); 5] = [
+const ALLOWED: [(&str, &[&str]); 6] = [
     ("fodder-model", &[]),
     ("fodder-sandbox", &["fodder-model"]),
     ("fodder-store", &["fodder-model"]),
-    ("fodder-build", &["fodder-model", "fodder-sandbox", "fodder-store"]),
-    ("fodder", &["fodder-model", "fodder-sandbox", "fodder-store", "fodder-build"]),
+    ("fodder-gateway", &["fodder-model"]),
+    ("fodder-build", &["fodder-model", "fodder-sandbox", "fodder-store", "fodder-gateway"]),
+    ("fodder", &["fodder-model", "fodder-sandbox", "fodder-store", "fodder-gateway", "fodder-build"]),
 ];
 
 #[test]

@@ -1,12 +1,12 @@
 //! What a newcomer should know about a builder that failed, read from the end of its log. Words only: nothing is decided by them.
 
-use crate::load::InputFormat;
+use crate::{load::InputFormat, network_problem::BAD_CERTIFICATE};
 use fodder_model::plan::{BuildPlan, NetworkMode};
 
 /// Notes for the result.
 pub(crate) fn advice(plan: &BuildPlan, format: InputFormat, tail: &[String]) -> Vec<String> {
     let has_network = match plan.network.mode {
-        NetworkMode::Host => true,
+        NetworkMode::Gateway | NetworkMode::Host => true,
         NetworkMode::None => false,
     };
     let bundle = plan.certificates.as_ref().map(|bundle| (bundle.path.to_string(), bundle.origin.as_str()));
@@ -59,17 +59,6 @@ fn from_log(
 /// What libc, curl, wget, git and Python say without a network.
 const NO_NETWORK: [&str; 4] =
     ["Network is unreachable", "Could not resolve host", "unable to resolve host", "failure in name resolution"];
-
-/// What OpenSSL, GnuTLS, rustls and node say of an authority that they do not know.
-const BAD_CERTIFICATE: [&str; 7] = [
-    "certificate problem",
-    "certificate verify failed",
-    "certificate verification failed",
-    "cannot verify",
-    "is not trusted",
-    "UnknownIssuer",
-    "UNABLE_TO_",
-];
 
 /// `…: NAME: command not found` (bash), `…: NAME: not found` (dash, busybox), `env: 'NAME': No such file or directory`.
 fn missing_command(line: &str) -> Option<&str> {

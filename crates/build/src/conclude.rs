@@ -7,12 +7,17 @@ use crate::{
     error::BuildError,
     judge::Verdict,
     load::Loaded,
-    outcome::{BuildOutcome, Event, HashReport, OutputReport, Status},
+    network_problem,
+    outcome::{BuildOutcome, Event, HashReport, NetworkReport, OutputReport, Status},
     prepare::{Prepared, Refused},
     run::Ran,
     settle::Settled,
 };
-use fodder_model::store_path::StorePath;
+use fodder_gateway::Ledger;
+use fodder_model::{
+    plan::{Network, NetworkMode},
+    store_path::StorePath,
+};
 use fodder_sandbox::BuilderExit;
 use fodder_store::{PathInfo, PathLocks, Registration, Store};
 use std::{
@@ -204,7 +209,15 @@ fn ran_outcome(
     let mut outcome = outcome(loaded, status, message, clock);
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     outcome.isolation = Some(ran.report.enforced.clone());
-    outcome.network = Some(prepared.plan.network.clone());
+    let Network { mode, why } = prepared.plan.network.clone();
+    let ledger = ran.ledger.clone().unwrap_or_default();
+    let problem = match status {
+        Status::Built => None,
+        _ if mode == NetworkMode::None => None,
+        _ => network_problem::find(&ledger, &ran.tail),
+    };
+    let Ledger { hosts, names } = ledger;
+    outcome.network = Some(NetworkReport { mode, why, hosts, names, problem });
     outcome.profile = Some(prepared.plan.profile.clone());
     outcome.impure_variables = prepared.plan.impure_variables.clone();
     outcome.log_file = Some(ran.log_file.clone());

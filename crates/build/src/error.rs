@@ -41,6 +41,9 @@ pub enum BuildError {
     /// A binary cache.
     #[error(transparent)]
     Cache(#[from] fodder_store::CacheError),
+    /// The gateway could not be opened.
+    #[error("the gateway could not be opened")]
+    Gateway(#[source] std::io::Error),
     /// Cancelled by the caller.
     #[error("cancelled")]
     Cancelled,

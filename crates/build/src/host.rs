@@ -1,6 +1,7 @@
 //! Looking at the machine, once, before a plan is made. The only place that reads the environment.
 
 mod certificates;
+pub(crate) mod network;
 mod shell;
 mod tools;
 
@@ -98,6 +99,7 @@ pub fn probe(request: &ProbeRequest<'_>) -> Result<HostFacts, BuildError> {
         shell: shell::find(),
         certificates: certificates::find(ca_file, &environment, scratch)?,
         tools: tools.iter().map(|tool| (tool.clone(), tools::find(tool, &search_path, home.as_path()))).collect(),
+        has_ipv6: network::has_ipv6(),
         environment,
     })
 }

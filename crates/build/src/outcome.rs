@@ -1,7 +1,8 @@
 //! What a build came to. A failed build is a value of this; an error means that we could not find out.
 
-use crate::{fetch::FetchEvent, locate::ReferenceHit};
-use fodder_model::{bytes::ByteString, checks::Violation, hash::Hash, plan::Network, store_path::StorePath};
+use crate::{fetch::FetchEvent, locate::ReferenceHit, network_problem::NetworkProblem};
+use fodder_gateway::{HostEntry, NameEntry};
+use fodder_model::{bytes::ByteString, checks::Violation, hash::Hash, plan::NetworkMode, store_path::StorePath};
 use fodder_sandbox::Enforced;
 use serde::Serialize;
 use std::{
@@ -47,8 +48,8 @@ pub struct BuildOutcome {
     pub hash: Option<HashReport>,
     /// What the builder ran under; `None` when it did not run.
     pub isolation: Option<Enforced>,
-    /// How it was connected, and why; `None` when it did not run.
-    pub network: Option<Network>,
+    /// How it was connected, why, and who was called; `None` when it did not run.
+    pub network: Option<NetworkReport>,
     /// The profile.
     pub profile: Option<String>,
     /// Variables whose values were the caller's.
@@ -75,6 +76,22 @@ pub struct BuildOutcome {
     pub cpu_system: Option<u64>,
     /// What the reader should know.
     pub notes: Vec<String>,
+}
+
+/// The network of a build.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkReport {
+    /// Which.
+    pub mode: NetworkMode,
+    /// Why.
+    pub why: String,
+    /// Who was called; only a gateway knows.
+    pub hosts: Vec<HostEntry>,
+    /// Whose addresses were asked for; likewise.
+    pub names: Vec<NameEntry>,
+    /// What kept a build that failed from getting what it wanted.
+    pub problem: Option<NetworkProblem>,
 }
 
 /// A valid output.

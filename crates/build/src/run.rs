@@ -1,7 +1,9 @@
 //! Running the plan: the builder's log goes to its file, to the observer, and its last lines are kept for the failure message.
 
-use crate::{error::BuildError, outcome::Event, prepare::Prepared};
-use fodder_sandbox::{BuilderReport, Sandbox};
+use crate::{error::BuildError, host::network, outcome::Event, prepare::Prepared};
+use fodder_gateway::{Gateway, Ledger, Settings, Socket};
+use fodder_model::proxy::Proxies;
+use fodder_sandbox::{BuilderReport, DoorSocket, Sandbox};
 use fodder_store::Store;
 use std::{collections::VecDeque, io::Write, path::PathBuf};
 
@@ -17,6 +19,8 @@ pub(crate) struct Ran {
     pub(crate) report: BuilderReport,
     pub(crate) log_file: PathBuf,
     pub(crate) tail: Vec<String>,
+    /// Who was called, when there was a gateway.
+    pub(crate) ledger: Option<Ledger>,
 }
 
 /// Executes the plan.
@@ -30,18 +34,44 @@ pub(crate) fn run(
     let mut log = store.open_log(&prepared.plan.derivation)?;
     let mut tail = Tail::default();
     let mut write_error = None;
+    let gateway = open_gateway(prepared)?;
     observe(Event::Started);
-    let report = sandbox.run(&prepared.plan.sandbox, &mut |piece| {
+    let mut on_log = |piece: &[u8]| {
         if write_error.is_none() {
             write_error = log.write_all(piece).err();
         }
         tail.feed(piece);
         observe(Event::Log(piece.to_vec()));
-    })?;
+    };
+    let report = sandbox.run_with_door(&prepared.plan.sandbox, &mut on_log, &mut |purpose, socket| {
+        if let Some(gateway) = &gateway {
+            gateway.serve(match purpose {
+                DoorSocket::Redirected => Socket::Redirected(socket),
+                DoorSocket::Port => Socket::Port(socket),
+                DoorSocket::Names => Socket::Names(socket),
+            });
+        }
+    });
+    let ledger = gateway.map(Gateway::close);
+    let report = report?;
     match write_error {
         Some(source) => Err(BuildError::Write { path: log_file, source }),
-        None => Ok(Ran { report, log_file, tail: tail.finish() }),
+        None => Ok(Ran { report, log_file, tail: tail.finish(), ledger }),
     }
+}
+
+/// Somebody behind the door, where the plan has one.
+fn open_gateway(prepared: &Prepared) -> Result<Option<Gateway>, BuildError> {
+    let Some(door) = &prepared.plan.sandbox.door else { return Ok(None) };
+    let settings = Settings {
+        policy: prepared.plan.network_policy.clone(),
+        own_addresses: network::own_addresses(),
+        resolvers: network::resolvers(),
+        proxies: Proxies::read(|name| std::env::var(name).ok()),
+        has_ipv6: door.address6.is_some(),
+        name_server: door.name_server,
+    };
+    Gateway::open(settings).map(Some).map_err(BuildError::Gateway)
 }
 
 /// The phase that a message to the runner announces; such a line is not shown (reference, section 4.7). No other message is

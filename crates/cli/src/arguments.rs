@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fodder_build::Substitution;
 use fodder_model::{
+    network_policy::Destination,
     plan::{ExtraPath, NetworkMode},
     rewrite::SelfReferences,
     signature::{DEFAULT_PUBLIC_KEY, PublicKey},
@@ -71,9 +72,19 @@ pub(crate) struct SandboxArguments {
     /// Sandbox profile: `nix`, `host-tools`, or a TOML file [default: host-tools for short forms, nix for all else].
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) profile: Option<String>,
-    /// Network of a fixed-output build; any other has none [default: host].
+    /// Network of a fixed-output build; any other has none [default: gateway].
     #[arg(long, value_name = "MODE")]
     pub(crate) network: Option<NetworkArgument>,
+    /// Only these hosts may be called: a name, *.NAME, an address or ADDRESS/BITS, with :PORT if only that. An address of this
+    /// machine or its link is allowed in addition to all others.
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = Destination::parse)]
+    pub(crate) allow: Vec<Destination>,
+    /// These hosts may not be called, whatever is allowed; `*` is everybody.
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = Destination::parse)]
+    pub(crate) deny: Vec<Destination>,
+    /// The build may call this port of this machine's loopback, as 127.0.0.1 or localhost.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) allow_loopback: Vec<u16>,
     /// Certificate bundle for fixed-output builds [default: $NIX_SSL_CERT_FILE, $SSL_CERT_FILE, the system's, Mozilla's].
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
@@ -189,7 +200,9 @@ impl From<SelfReferencesArgument> for SelfReferences {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum NetworkArgument {
-    /// The host's network namespace.
+    /// A namespace of its own with one door, at which it is decided and written down who is called.
+    Gateway,
+    /// The host's network namespace, with everything that listens on its loopback.
     Host,
     /// A namespace with nothing but `lo`.
     None,
@@ -198,6 +211,7 @@ pub(crate) enum NetworkArgument {
 impl From<NetworkArgument> for NetworkMode {
     fn from(argument: NetworkArgument) -> Self {
         match argument {
+            NetworkArgument::Gateway => NetworkMode::Gateway,
             NetworkArgument::Host => NetworkMode::Host,
             NetworkArgument::None => NetworkMode::None,
         }

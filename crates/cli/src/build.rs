@@ -3,6 +3,7 @@
 use crate::{
     arguments::{BuildArguments, InputArguments, SandboxArguments},
     diagnose::Failure,
+    network_words::tell_network,
     progress::{Progress, Ticker},
     words::{harmless, is_terminal, print_line, print_note},
 };
@@ -13,6 +14,7 @@ use fodder_build::{
 use fodder_model::{
     checks::Violation,
     derivation::{Derivation, aterm},
+    network_policy::NetworkPolicy,
     plan::Settings,
     profile,
     store_path::StorePath,
@@ -89,6 +91,9 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
     let SandboxArguments {
         profile,
         network,
+        allow,
+        deny,
+        allow_loopback,
         ca_file,
         extra_sandbox_paths,
         cores,
@@ -119,6 +124,11 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
             silence_seconds: *max_silent_time,
             log_bytes: *max_build_log_size,
             network: network.map(Into::into),
+            network_policy: NetworkPolicy {
+                allow: allow.clone(),
+                deny: deny.clone(),
+                loopback_ports: allow_loopback.iter().copied().collect(),
+            },
             extra_paths: extra_sandbox_paths.clone(),
             hashed_mirrors: hashed_mirrors.clone(),
             self_references: (*self_references).into(),
@@ -224,6 +234,9 @@ fn tell(outcome: &BuildOutcome) {
         print_note(&format!("error: {}", text.join("\n       ")));
     }
     tell_references(outcome);
+    if let Some(network) = &outcome.network {
+        tell_network(network);
+    }
     if let Some(kept) = &outcome.kept {
         print_note(&format!("note: keeping build directory \"{}\"", kept.display()));
     }

@@ -133,7 +133,7 @@ impl From<BuildError> for Failure {
             BuildError::Plan(PlanError::NoCertificates) => {
                 Failure::new(text, 125).with_hint("name a bundle with --ca-file")
             }
-            BuildError::Plan(_) | BuildError::Profile(_) => Failure::new(text, 125),
+            BuildError::Plan(_) | BuildError::Profile(_) | BuildError::Gateway(_) => Failure::new(text, 125),
             BuildError::Store(fodder_store::StoreError::NoBuildUser { .. }) => {
                 Failure::new(text, 125).with_hint("run fodder as an ordinary user of this container instead of as root")
             }

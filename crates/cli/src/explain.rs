@@ -9,10 +9,11 @@ use crate::{
 use fodder_model::{
     bytes::ByteString,
     checks::Rules,
+    network_policy::NetworkPolicy,
     options::{OutputCheck, OutputChecks},
     plan::{BuildPlan, Network, NetworkMode},
     sandbox::{
-        Access, BindKind, HostName, Identity, Limits, Namespace, Process, Program, RootStep, SandboxPlan,
+        Access, BindKind, Door, HostName, Identity, Limits, Namespace, Process, Program, RootStep, SandboxPlan,
         SeccompAction, SeccompPolicy,
     },
 };
@@ -56,6 +57,7 @@ fn print(plan: &BuildPlan) {
         outputs,
         profile,
         network,
+        network_policy,
         certificates,
         impure_variables,
         rules,
@@ -79,9 +81,11 @@ fn print(plan: &BuildPlan) {
     let Network { mode, why } = network;
     let mode = match mode {
         NetworkMode::None => "none",
+        NetworkMode::Gateway => "gateway",
         NetworkMode::Host => "the host's",
     };
     item(mode, &format!("because {why}"));
+    print_policy(network_policy, network.mode);
     if let Some(certificates) = certificates {
         item("bundle", &format!("{} ({})", certificates.path, certificates.origin));
     }
@@ -142,11 +146,38 @@ fn print_check(name: &str, check: &OutputCheck) {
     }
 }
 
+/// Who may be called.
+fn print_policy(policy: &NetworkPolicy, mode: NetworkMode) {
+    let NetworkPolicy { allow, deny, loopback_ports } = policy;
+    match mode {
+        NetworkMode::None | NetworkMode::Host => return,
+        NetworkMode::Gateway => {}
+    }
+    item("refused", "this machine's loopback and other addresses, the local link and the metadata of clouds");
+    for allowed in allow {
+        item("--allow", &allowed.to_string());
+    }
+    for denied in deny {
+        item("--deny", &denied.to_string());
+    }
+    for port in loopback_ports {
+        item("loopback", &format!("port {port} is this machine's"));
+    }
+}
+
 fn print_sandbox(sandbox: &SandboxPlan, reasons: &BTreeMap<String, String>) {
-    let SandboxPlan { namespaces, identity, host_name, root_mount_point, root, process, limits, seccomp } = sandbox;
+    let SandboxPlan { namespaces, identity, host_name, root_mount_point, root, process, limits, seccomp, door } =
+        sandbox;
     heading("Namespaces");
     for (namespace, name, why) in NAMESPACES {
         item(name, if namespaces.contains(&namespace) { why } else { "the host's" });
+    }
+    if let Some(Door { address, address6, name_server, loopback_ports: _, ports: _ }) = door {
+        let six = address6.map(|six| format!(" and {six}")).unwrap_or_default();
+        item(
+            "door",
+            &format!("every address leads to it; the builder has {address}{six}, and asks {name_server} for names"),
+        );
     }
     heading("Identity");
     let Identity { inside_uid, inside_gid, outside_uid, outside_gid } = identity;
@@ -171,7 +202,7 @@ const NAMESPACES: [(Namespace, &str, &str); 7] = [
     (Namespace::Pid, "pid", "new: the builder is process 1, and when it ends everything it started ends"),
     (Namespace::Ipc, "ipc", "new: no shared memory or semaphores with the host"),
     (Namespace::Uts, "uts", "new: every machine has the same name"),
-    (Namespace::Network, "network", "new: nothing but its own loopback"),
+    (Namespace::Network, "network", "new: nothing but its own loopback and, with a gateway, the door"),
     (Namespace::Cgroup, "cgroup", "new: the host's control groups are not visible"),
 ];
 

@@ -5,6 +5,7 @@ mod build;
 mod diagnose;
 mod explain;
 mod inspect_verbs;
+mod network_words;
 mod progress;
 mod show;
 mod store_verbs;

@@ -49,6 +49,17 @@ pub struct HostEntry {
     pub last_time: u64,
 }
 
+impl HostEntry {
+    /// `HOST:PORT`, by name where it has one.
+    pub fn shown(&self) -> String {
+        match (self.names.first(), self.address) {
+            (Some(name), _) => format!("{name}:{}", self.port),
+            (None, IpAddr::V4(address)) => format!("{address}:{}", self.port),
+            (None, IpAddr::V6(address)) => format!("[{address}]:{}", self.port),
+        }
+    }
+}
+
 /// What became of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]

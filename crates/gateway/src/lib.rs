@@ -16,7 +16,7 @@ mod upstream;
 pub use ledger::{HostEntry, Ledger, NameEntry, NameOutcome, Verdict};
 pub use resolvers::Resolvers;
 
-use fodder_model::network_policy::NetworkPolicy;
+use fodder_model::{network_policy::NetworkPolicy, proxy::Proxies};
 use record::Tap;
 use std::{
     collections::BTreeSet,
@@ -37,6 +37,8 @@ pub struct Settings {
     pub own_addresses: BTreeSet<IpAddr>,
     /// Whom to ask for names.
     pub resolvers: Resolvers,
+    /// Through whom this machine calls.
+    pub proxies: Proxies,
     /// Whether this machine reaches anybody over IPv6; if not, names have no such addresses.
     pub has_ipv6: bool,
     /// Where the build asks for names.
@@ -60,6 +62,8 @@ pub enum Socket {
 struct Door {
     settings: Settings,
     ledger: ledger::Book,
+    /// Addresses that stand for names which only the proxy can find.
+    stand_ins: names::StandIns,
 }
 
 /// An open door.
@@ -79,7 +83,7 @@ impl Gateway {
         let open_files = open_files::Raised::raise();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let serve = move || {
-            let door = Arc::new(Door { settings, ledger: ledger::Book::default() });
+            let door = Arc::new(Door { settings, ledger: ledger::Book::default(), stand_ins: Default::default() });
             runtime.block_on(async {
                 loop {
                     tokio::select! {

@@ -12,9 +12,10 @@ use hickory_proto::{
     rr::{RData, Record, RecordType},
 };
 use std::{
+    collections::BTreeMap,
     io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::{
@@ -101,6 +102,12 @@ async fn answer(door: &Door, query: &[u8], transport: Transport) -> Option<Vec<u
         return reply(&message, ResponseCode::NoError, Vec::new());
     }
     match ask(door, query, message.metadata.id, transport).await {
+        // Behind a proxy, this machine may know no names but its own.
+        found if kind == RecordType::A && !is_found(&found) && !door.settings.proxies.is_empty() => {
+            let address = door.stand_ins.of(&name);
+            door.ledger.name(&name, NameOutcome::Found, [address]);
+            reply(&message, ResponseCode::NoError, own_records(door, question, &[address]))
+        }
         Some((bytes, answer)) => {
             let outcome = match answer.metadata.response_code {
                 ResponseCode::NoError => NameOutcome::Found,
@@ -119,16 +126,35 @@ async fn answer(door: &Door, query: &[u8], transport: Transport) -> Option<Vec<u
 
 /// In a replay a name has an address of the replay's own, or it is known that there is no such name.
 fn replay(door: &Door, player: &Player, message: &Message, question: &Query, name: &str) -> Option<Vec<u8>> {
-    let Some(address) = player.address_of(name) else {
+    if player.knows_no(name) {
         door.ledger.name(name, NameOutcome::NotFound, []);
         return reply(message, ResponseCode::NXDomain, Vec::new());
-    };
+    }
+    let address = door.stand_ins.of(name);
     door.ledger.name(name, NameOutcome::Found, [address]);
     let records = match question.query_type() {
         RecordType::A => own_records(door, question, &[address]),
         _ => Vec::new(),
     };
     reply(message, ResponseCode::NoError, records)
+}
+
+fn is_found(answer: &Option<(Vec<u8>, Message)>) -> bool {
+    answer.as_ref().is_some_and(|(_, answer)| answer.metadata.response_code == ResponseCode::NoError)
+}
+
+/// Addresses of a network that is nobody's (RFC 2544), each for one name.
+#[derive(Debug, Default)]
+pub(crate) struct StandIns(Mutex<BTreeMap<String, u16>>);
+
+impl StandIns {
+    fn of(&self, name: &str) -> IpAddr {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = u16::try_from(names.len() + 1).unwrap_or(u16::MAX);
+        let number = *names.entry(name.to_owned()).or_insert(next);
+        let [high, low] = number.to_be_bytes();
+        IpAddr::V4(Ipv4Addr::new(198, 18, high, low))
+    }
 }
 
 /// Names are asked for at name servers anywhere, so who may not be called may not be asked for either.

@@ -122,7 +122,7 @@ async fn connect(door: &Arc<Door>, inside: TcpStream, target: SocketAddr) {
         reset(inside);
         return;
     }
-    let outside = match upstream::connect(target).await {
+    let outside = match upstream::connect(target, &names, &door.settings.proxies).await {
         Ok(outside) => outside,
         Err(Failure { verdict, reason }) => {
             door.ledger.end(entry, verdict, Some(reason), None);
@@ -133,10 +133,11 @@ async fn connect(door: &Arc<Door>, inside: TcpStream, target: SocketAddr) {
     };
     let _ = outside.set_nodelay(true);
     let result = match &door.settings.tap {
-        Tap::Record(recorder) => record::intercept(recorder, inside, outside, target, &names, &traffic).await,
-        Tap::None | Tap::Replay(_) => {
-            copy_both(inside, outside, &traffic).await.map_err(|error| (Verdict::Cut, error.to_string()))
+        Tap::Record(recorder) => {
+            let far = record::Target { address: target, names: &names, proxies: &door.settings.proxies };
+            record::intercept(recorder, inside, outside, far, &traffic).await
         }
+        Tap::None | Tap::Replay(_) => pass_on(inside, outside, &traffic).await,
     };
     match result {
         Ok(()) => door.ledger.end(entry, Verdict::Connected, None, None),
@@ -144,35 +145,68 @@ async fn connect(door: &Arc<Door>, inside: TcpStream, target: SocketAddr) {
     }
 }
 
+/// Copies until both sides have ended, whatever it is.
+pub(crate) async fn pass_on(
+    inside: TcpStream,
+    outside: TcpStream,
+    traffic: &Traffic,
+) -> Result<(), (Verdict, String)> {
+    match copy_both(inside, outside, traffic).await {
+        // A build that hangs up had what it wanted.
+        Ok(()) | Err(Cut { side: Side::Inside, .. }) => Ok(()),
+        Err(Cut { side: Side::Outside, error }) => Err((Verdict::Cut, error.to_string())),
+    }
+}
+
+/// Who cut a line.
+enum Side {
+    Inside,
+    Outside,
+}
+
+struct Cut {
+    side: Side,
+    error: io::Error,
+}
+
 /// Copies until both sides have ended. An end of one side is passed on and the other side goes on; a cut is passed on as a cut, so
 /// that half of a file is not taken for all of it.
-pub(crate) async fn copy_both(mut inside: TcpStream, mut outside: TcpStream, traffic: &Traffic) -> io::Result<()> {
+async fn copy_both(mut inside: TcpStream, mut outside: TcpStream, traffic: &Traffic) -> Result<(), Cut> {
     let (read_inside, write_inside) = inside.split();
     let (read_outside, write_outside) = outside.split();
     let result = tokio::try_join!(
-        copy(read_inside, write_outside, &traffic.sent),
-        copy(read_outside, write_inside, &traffic.received)
+        copy(read_inside, write_outside, &traffic.sent, (Side::Inside, Side::Outside)),
+        copy(read_outside, write_inside, &traffic.received, (Side::Outside, Side::Inside))
     );
-    if let Err(error) = result {
+    if result.is_err() {
         reset(inside);
         reset(outside);
-        return Err(error);
     }
-    Ok(())
+    result.map(drop)
 }
 
-async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, count: &AtomicU64) -> io::Result<()> {
+async fn copy(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    count: &AtomicU64,
+    (source, destination): (Side, Side),
+) -> Result<(), Cut> {
     let mut buffer = vec![0; COPY_BYTES];
     loop {
-        let length = from.read(&mut buffer).await?;
+        let length = match from.read(&mut buffer).await {
+            Ok(length) => length,
+            Err(error) => return Err(Cut { side: source, error }),
+        };
         if length == 0 {
             // The other side may have gone already.
             return match to.shutdown().await {
-                Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error),
+                Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(Cut { side: destination, error }),
                 Ok(()) | Err(_) => Ok(()),
             };
         }
-        to.write_all(&buffer[..length]).await?;
+        if let Err(error) = to.write_all(&buffer[..length]).await {
+            return Err(Cut { side: destination, error });
+        }
         count.fetch_add(length as u64, Ordering::Relaxed);
     }
 }

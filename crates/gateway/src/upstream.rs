@@ -1,11 +1,19 @@
-//! Calling the real host, from this machine's own network.
+//! Calling the real host, from this machine's own network, through its proxy if it has one.
 
 use crate::ledger::Verdict;
-use std::{io, net::SocketAddr, time::Duration};
-use tokio::net::TcpStream;
+use data_encoding::BASE64;
+use fodder_model::proxy::{Proxies, Proxy};
+use std::{collections::BTreeSet, io, net::SocketAddr, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// How long a host may take to answer. The build's own patience is usually shorter.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The longest answer of a proxy that is read.
+const ANSWER_LIMIT: usize = 16 * 1024;
 
 /// Why nobody was reached.
 pub(crate) struct Failure {
@@ -13,14 +21,63 @@ pub(crate) struct Failure {
     pub(crate) reason: String,
 }
 
-pub(crate) async fn connect(target: SocketAddr) -> Result<TcpStream, Failure> {
-    let failed = |verdict, reason: String| Failure { verdict, reason };
-    match tokio::time::timeout(PATIENCE, TcpStream::connect(target)).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            Err(failed(Verdict::Refused, "nobody listens there".to_owned()))
+fn unreachable(reason: impl Into<String>) -> Failure {
+    Failure { verdict: Verdict::Unreachable, reason: reason.into() }
+}
+
+/// Connects to an address, or has a proxy do it; `names` are those that led to it.
+pub(crate) async fn connect(
+    target: SocketAddr,
+    names: &BTreeSet<String>,
+    proxies: &Proxies,
+) -> Result<TcpStream, Failure> {
+    let host = names.first().cloned().unwrap_or_else(|| target.ip().to_string());
+    let connecting = async {
+        match proxies.of(&host, target.port()) {
+            // Nobody asks a proxy for the machine that it is asked from.
+            Some(proxy) if !target.ip().is_loopback() => through(proxy, &host, target.port()).await,
+            Some(_) | None => TcpStream::connect(target).await.map_err(|error| failure(&error)),
         }
-        Ok(Err(error)) => Err(failed(Verdict::Unreachable, error.to_string())),
-        Err(_) => Err(failed(Verdict::Unreachable, format!("no answer in {} s", PATIENCE.as_secs()))),
+    };
+    match tokio::time::timeout(PATIENCE, connecting).await {
+        Ok(result) => result,
+        Err(_) => Err(unreachable(format!("no answer in {} s", PATIENCE.as_secs()))),
+    }
+}
+
+fn failure(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            Failure { verdict: Verdict::Refused, reason: "nobody listens there".to_owned() }
+        }
+        _ => unreachable(error.to_string()),
+    }
+}
+
+/// Has a proxy connect to a host (RFC 9110, section 9.3.6).
+async fn through(proxy: &Proxy, host: &str, port: u16) -> Result<TcpStream, Failure> {
+    let shown = format!("the proxy {}:{}", proxy.host, proxy.port);
+    let failed = |error: io::Error| unreachable(format!("{shown}: {error}"));
+    let mut stream = TcpStream::connect((proxy.host.as_str(), proxy.port)).await.map_err(failed)?;
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n");
+    if let Some(credentials) = &proxy.credentials {
+        request.push_str(&format!("Proxy-Authorization: Basic {}\r\n", BASE64.encode(credentials.as_bytes())));
+    }
+    request.push_str("\r\n");
+    stream.write_all(request.as_bytes()).await.map_err(failed)?;
+    // A byte at a time: what follows the head belongs to the build.
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        if answer.len() == ANSWER_LIMIT {
+            return Err(unreachable(format!("{shown} answers without an end")));
+        }
+        answer.push(stream.read_u8().await.map_err(failed)?);
+    }
+    let line = String::from_utf8_lossy(answer.split(|byte| *byte == b'\r').next().unwrap_or_default()).into_owned();
+    match line.split_ascii_whitespace().nth(1) {
+        Some(code) if code.starts_with('2') => Ok(stream),
+        Some("502" | "503" | "504") => Err(unreachable(format!("{shown} says: {line}"))),
+        Some(_) | None => Err(Failure { verdict: Verdict::Refused, reason: format!("{shown} says: {line}") }),
     }
 }

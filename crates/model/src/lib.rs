@@ -20,6 +20,7 @@ pub mod nix32;
 pub mod options;
 pub mod plan;
 pub mod profile;
+pub mod proxy;
 pub mod recording;
 pub mod reference_graph;
 pub mod rewrite;

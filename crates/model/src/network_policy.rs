@@ -117,6 +117,11 @@ impl Host {
         }
     }
 
+    /// Whether an address is meant.
+    pub fn covers_address(&self, address: IpAddr) -> bool {
+        self.covers(&Call { address, port: 0, names: &BTreeSet::new() })
+    }
+
     /// Whether a name is meant, in any case, with or without the dot at its end.
     pub fn covers_name(&self, name: &str) -> bool {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();

@@ -157,6 +157,15 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
     } else {
         Program::Execute(derivation.builder.clone())
     };
+    // Only what the caller gave counts: a derivation may say what it likes in variables of the same names.
+    let told: BTreeMap<ByteString, ByteString> = builtin::PROXY_VARIABLES
+        .iter()
+        .map(|name| ByteString::from(*name))
+        .filter(|name| request.is_builtin() || start.impure.contains(name))
+        .filter_map(|name| host.environment.get_key_value(&name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let network_policy = network::with_proxies(&settings.network_policy, &told);
     let sandbox = SandboxPlan {
         namespaces,
         identity: Identity {
@@ -187,7 +196,7 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
             resources: vec![ResourceLimit { resource: Resource::Core, soft: Some(0), hard: None }],
         },
         seccomp: profile.seccomp.clone(),
-        door: network::door(network.mode, host),
+        door: network::door(network.mode, host, &network_policy),
     };
     Ok(BuildPlan {
         derivation: path.clone(),
@@ -196,7 +205,7 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
         profile: profile.name.clone(),
         certificates: host.certificates.clone().filter(|_| has_network),
         network,
-        network_policy: settings.network_policy.clone(),
+        network_policy,
         impure_variables: start.impure,
         rules: Rules {
             derivation: path.clone(),

@@ -47,6 +47,8 @@ pub struct Door {
     pub address6: Option<Ipv6Addr>,
     /// Where name servers are asked, over UDP port 53; over TCP they are caught like everything else.
     pub name_server: Ipv4Addr,
+    /// Ports of the builder's loopback that are caught as well: what answers there is the host's.
+    pub loopback_ports: Vec<u16>,
     /// Ports to catch where the kernel cannot redirect all of them.
     pub ports: Vec<u16>,
 }

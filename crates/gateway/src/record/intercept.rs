@@ -11,7 +11,10 @@ use crate::{
     ledger::{Traffic, Verdict},
     relay, upstream,
 };
-use fodder_model::recording::{Body, HostKind};
+use fodder_model::{
+    proxy::Proxies,
+    recording::{Body, HostKind},
+};
 use hyper::{StatusCode, body::Incoming, client::conn, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{
@@ -36,13 +39,20 @@ use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 /// Why a connection did not end well.
 pub(crate) type Trouble = (Verdict, String);
 
+/// Whom a connection is for.
+pub(crate) struct Target<'a> {
+    pub(crate) address: SocketAddr,
+    /// The names that led there.
+    pub(crate) names: &'a BTreeSet<String>,
+    pub(crate) proxies: &'a Proxies,
+}
+
 /// Passes a connection on, and keeps what it says if that is HTTP.
 pub(crate) async fn intercept(
     recorder: &Arc<Recorder>,
     inside: TcpStream,
     outside: TcpStream,
-    target: SocketAddr,
-    names: &BTreeSet<String>,
+    Target { address: target, names, proxies }: Target<'_>,
     traffic: &Arc<Traffic>,
 ) -> Result<(), Trouble> {
     let known_as = |names: &BTreeSet<String>| match names.first() {
@@ -60,6 +70,8 @@ pub(crate) async fn intercept(
     let far = Far {
         recorder: Arc::clone(recorder),
         target,
+        names: names.clone(),
+        proxies: proxies.clone(),
         tls: None,
         is_http2: false,
         authority: format!("{}:{}", known_as(names), target.port()),
@@ -72,7 +84,7 @@ pub(crate) async fn intercept(
                 host(HostKind::Opaque);
                 recorder.cannot_record(format!("{}, which is not HTTP", far.authority));
             }
-            relay::copy_both(inside, outside, traffic).await.map_err(|error| (Verdict::Cut, error.to_string()))
+            relay::pass_on(inside, outside, traffic).await
         }
         Speech::Http => {
             host(HostKind::Http);
@@ -170,6 +182,8 @@ where
 struct Far {
     recorder: Arc<Recorder>,
     target: SocketAddr,
+    names: BTreeSet<String>,
+    proxies: Proxies,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     is_http2: bool,
     /// For requests that do not say whom they are for.
@@ -241,7 +255,7 @@ impl Far {
         if is_over {
             // Servers end connections between requests whenever they like.
             drop(guard);
-            let outside = upstream::connect(self.target).await.map_err(|failure| Error(failure.reason))?;
+            let outside = upstream::connect(self.target, &self.names, &self.proxies).await.map_err(|failure| Error(failure.reason))?;
             self.connect(outside).await.map_err(Error)?;
             guard = self.sender.lock().await;
         }

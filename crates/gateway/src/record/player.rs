@@ -7,17 +7,10 @@ use super::{
 };
 use fodder_model::recording::{Answers, Host, Recording, Redactor, Request, Response};
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
-
-/// Addresses for names begin here: this network is for tests of network devices (RFC 2544), so nobody is there.
-const FIRST_ADDRESS: u32 = Ipv4Addr::new(198, 18, 0, 1).to_bits();
-
-/// How many there are.
-const ADDRESSES: usize = (1 << 17) - 2;
 
 /// Answers a build from what was recorded.
 #[derive(Debug)]
@@ -32,7 +25,6 @@ pub struct Player {
 #[derive(Debug)]
 struct State {
     answers: Answers,
-    addresses: BTreeMap<String, IpAddr>,
     missing: BTreeSet<String>,
 }
 
@@ -50,7 +42,7 @@ impl Player {
             redactor: Redactor::new(&recording.salt),
             directory,
             authority: Authority::new()?,
-            state: Mutex::new(State { answers, addresses: BTreeMap::new(), missing: BTreeSet::new() }),
+            state: Mutex::new(State { answers, missing: BTreeSet::new() }),
             recording,
         })
     }
@@ -78,19 +70,10 @@ impl Player {
         self.state().missing.insert(what);
     }
 
-    /// An address for a name, unless the name is known not to exist. Names that were not asked for have one as well, so that
-    /// the request that follows can be told in full.
-    pub(crate) fn address_of(&self, name: &str) -> Option<IpAddr> {
-        if self.recording.names.get(name) == Some(&false) {
-            return None;
-        }
-        let mut state = self.state();
-        let count = state.addresses.len();
-        if !state.addresses.contains_key(name) && count >= ADDRESSES {
-            return None;
-        }
-        let next = FIRST_ADDRESS + u32::try_from(count).unwrap_or_default();
-        Some(*state.addresses.entry(name.to_owned()).or_insert(IpAddr::V4(Ipv4Addr::from_bits(next))))
+    /// Whether it is known that there is no such name. Names that were not asked for count as names, so that the request that
+    /// follows can be told in full.
+    pub(crate) fn knows_no(&self, name: &str) -> bool {
+        self.recording.names.get(name) == Some(&false)
     }
 
     pub(super) fn host(&self, name: &str, port: u16) -> Option<&Host> {

@@ -19,7 +19,7 @@ pub const MIRRORS_VARIABLE: &str = "fodder:mirrors";
 pub const NETRC_FILE: &str = "netrc";
 
 /// What tells programs about proxies.
-const PROXY_VARIABLES: [&str; 8] =
+pub(super) const PROXY_VARIABLES: [&str; 8] =
     ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
 
 impl Request<'_> {

@@ -2,13 +2,19 @@
 
 use super::{PlanError, Settings};
 use crate::{
+    bytes::ByteString,
     derivation::{Derivation, Kind},
     host::HostFacts,
+    network_policy::NetworkPolicy,
+    proxy::{Proxies, Proxy},
     sandbox::Door,
     store_path::StorePath,
 };
 use serde::Serialize;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 /// How the build is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -80,14 +86,24 @@ pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 const PORTS: [u16; 16] = [21, 22, 43, 53, 80, 443, 873, 990, 3128, 3690, 5000, 8000, 8080, 8081, 8443, 9418];
 
 /// The door of a build with a gateway.
-pub(super) fn door(mode: NetworkMode, host: &HostFacts) -> Option<Door> {
+pub(super) fn door(mode: NetworkMode, host: &HostFacts, policy: &NetworkPolicy) -> Option<Door> {
     match mode {
         NetworkMode::None | NetworkMode::Host => None,
         NetworkMode::Gateway => Some(Door {
             address: ADDRESS,
             address6: host.has_ipv6.then_some(ADDRESS_6),
             name_server: NAME_SERVER,
+            loopback_ports: policy.loopback_ports.iter().copied().collect(),
             ports: PORTS.to_vec(),
         }),
     }
+}
+
+/// The policy for a build that is told of the caller's proxies: one on this machine's loopback may be called.
+pub(super) fn with_proxies(policy: &NetworkPolicy, told: &BTreeMap<ByteString, ByteString>) -> NetworkPolicy {
+    let mut policy = policy.clone();
+    let proxies = Proxies::read(|name| told.get(&ByteString::from(name)).map(ToString::to_string));
+    let on_loopback = [proxies.http, proxies.https].into_iter().flatten().filter(Proxy::is_on_loopback);
+    policy.loopback_ports.extend(on_loopback.map(|proxy| proxy.port));
+    policy
 }

@@ -1,4 +1,4 @@
-//! One rule of nftables in a network namespace of our own: TCP to anywhere but loopback goes to one port. Spoken to the kernel
+//! Rules of nftables in a network namespace of our own: TCP to anywhere but loopback goes to one port. Spoken to the kernel
 //! directly, since few machines have `nft`. The numbers are those of linux/netfilter/nf_tables.h.
 
 use super::netlink::{Message, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, Netlink};
@@ -27,17 +27,18 @@ const NFT_CMP_NEQ: u32 = 1;
 /// `NFT_META_L4PROTO`
 const META_PROTOCOL: u32 = 16;
 const PAYLOAD_NETWORK_HEADER: u32 = 1;
+const PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 const TCP: u8 = 6;
 
 const NAME: &str = "door";
 
-/// Redirects every TCP connection that leaves for anywhere but loopback.
-pub(super) fn everything(port: u16, ipv6: bool) -> Result<(), Failure> {
+/// Redirects every TCP connection for anywhere but loopback, and those for some ports of loopback.
+pub(super) fn everything(port: u16, loopback_ports: &[u16], ipv6: bool) -> Result<(), Failure> {
     let netlink = Netlink::open(SockProtocol::NetlinkNetFilter)?;
     let mut batch = Batch::begin();
-    batch.family(NFPROTO_IPV4, port);
-    if ipv6 {
-        batch.family(NFPROTO_IPV6, port);
+    batch.family(NFPROTO_IPV4, port, loopback_ports);
+    if ipv6 || !loopback_ports.is_empty() {
+        batch.family(NFPROTO_IPV6, port, loopback_ports);
     }
     let (message, acknowledged) = batch.finish();
     netlink.ask(&message, acknowledged).doing("redirecting connections")
@@ -77,8 +78,8 @@ impl Batch {
         self.message.end(start);
     }
 
-    /// A table, a chain in it at the output hook, and the rule.
-    fn family(&mut self, family: u8, port: u16) {
+    /// A table, a chain in it at the output hook, and the rules.
+    fn family(&mut self, family: u8, port: u16, loopback_ports: &[u16]) {
         self.add(NFT_MSG_NEWTABLE, family, 0, |message| message.text(1, NAME));
         self.add(NFT_MSG_NEWCHAIN, family, 0, |message| {
             message.text(1, NAME);
@@ -89,26 +90,34 @@ impl Batch {
             });
             message.text(7, "nat");
         });
-        self.add(NFT_MSG_NEWRULE, family, NLM_F_APPEND, |message| {
-            message.text(1, NAME);
-            message.text(2, NAME);
-            message.nested(4, |expressions| rule(expressions, family, port));
-        });
+        for only in std::iter::once(None).chain(loopback_ports.iter().map(|port| Some(*port))) {
+            self.add(NFT_MSG_NEWRULE, family, NLM_F_APPEND, |message| {
+                message.text(1, NAME);
+                message.text(2, NAME);
+                message.nested(4, |expressions| rule(expressions, family, only, port));
+            });
+        }
     }
 }
 
-fn rule(expressions: &mut Message, family: u8, port: u16) {
+/// With `only`, connections to that port of loopback; else all that do not go to loopback.
+fn rule(expressions: &mut Message, family: u8, only: Option<u16>, port: u16) {
     expression(expressions, "meta", |data| {
         data.attribute(1, &REGISTER.to_be_bytes());
         data.attribute(2, &META_PROTOCOL.to_be_bytes());
     });
     compare(expressions, NFT_CMP_EQ, &[TCP]);
+    let operation = if only.is_some() { NFT_CMP_EQ } else { NFT_CMP_NEQ };
     if family == NFPROTO_IPV4 {
-        destination(expressions, 16, 1);
-        compare(expressions, NFT_CMP_NEQ, &[127]);
+        payload(expressions, PAYLOAD_NETWORK_HEADER, 16, 1);
+        compare(expressions, operation, &[127]);
     } else {
-        destination(expressions, 24, 16);
-        compare(expressions, NFT_CMP_NEQ, &std::net::Ipv6Addr::LOCALHOST.octets());
+        payload(expressions, PAYLOAD_NETWORK_HEADER, 24, 16);
+        compare(expressions, operation, &std::net::Ipv6Addr::LOCALHOST.octets());
+    }
+    if let Some(only) = only {
+        payload(expressions, PAYLOAD_TRANSPORT_HEADER, 2, 2);
+        compare(expressions, NFT_CMP_EQ, &only.to_be_bytes());
     }
     expression(expressions, "immediate", |data| {
         data.attribute(1, &REGISTER.to_be_bytes());
@@ -117,11 +126,11 @@ fn rule(expressions: &mut Message, family: u8, port: u16) {
     expression(expressions, "redir", |data| data.attribute(1, &REGISTER.to_be_bytes()));
 }
 
-/// Loads the first bytes of the destination address, which are at this offset of the network header.
-fn destination(expressions: &mut Message, offset: u32, length: u32) {
+/// Loads bytes at an offset of a header: of the destination's address or port.
+fn payload(expressions: &mut Message, base: u32, offset: u32, length: u32) {
     expression(expressions, "payload", |data| {
         data.attribute(1, &REGISTER.to_be_bytes());
-        data.attribute(2, &PAYLOAD_NETWORK_HEADER.to_be_bytes());
+        data.attribute(2, &base.to_be_bytes());
         data.attribute(3, &offset.to_be_bytes());
         data.attribute(4, &length.to_be_bytes());
     });
