@@ -7,7 +7,7 @@ use crate::{
     progress::{Progress, Ticker},
     words::{harmless, is_terminal, print_line, print_note},
 };
-use fodder_build::{
+use fodder_build::{RecordingRequest, 
     BuildOutcome, BuildRequest, ProfileChoice, Status, exit_code,
     load::{self, LoadRequest, Loaded},
 };
@@ -104,6 +104,8 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         netrc_file,
         self_references,
         offline,
+        record,
+        replay,
         caches,
     } = arguments;
     let profile = match profile.as_deref() {
@@ -142,6 +144,11 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         max_jobs: 1,
         keep_going: false,
         substitution: caches.substitution(),
+        recording: match (record, replay) {
+            (Some(file), _) => Some(RecordingRequest::Record(file.clone())),
+            (None, Some(file)) => Some(RecordingRequest::Replay(file.clone())),
+            (None, None) => None,
+        },
     })
 }
 

@@ -111,6 +111,9 @@ async fn connect(door: &Arc<Door>, inside: TcpStream, target: SocketAddr) {
         }
         return;
     }
+    if let Tap::Record(recorder) = &door.settings.tap {
+        recorder.calls(target);
+    }
     let unreachable = || match &door.settings.tap {
         Tap::Record(recorder) => recorder.unreachable(target, &names),
         Tap::None | Tap::Replay(_) => {}

@@ -29,6 +29,8 @@ pub struct Recording {
     pub names: BTreeMap<String, bool>,
     /// Who was called, as `host:port`.
     pub hosts: BTreeMap<String, Host>,
+    /// Ports of this machine's loopback that were called.
+    pub loopback_ports: BTreeSet<u16>,
     /// Requests and answers, in the order of the requests.
     pub exchanges: Vec<Exchange>,
     /// What was exchanged and cannot be recorded.

@@ -25,6 +25,7 @@ pub struct Player {
 #[derive(Debug)]
 struct State {
     answers: Answers,
+    answered: u64,
     missing: BTreeSet<String>,
 }
 
@@ -42,7 +43,7 @@ impl Player {
             redactor: Redactor::new(&recording.salt),
             directory,
             authority: Authority::new()?,
-            state: Mutex::new(State { answers, missing: BTreeSet::new() }),
+            state: Mutex::new(State { answers, answered: 0, missing: BTreeSet::new() }),
             recording,
         })
     }
@@ -55,6 +56,16 @@ impl Player {
     /// The derivation that was recorded.
     pub fn derivation(&self) -> &str {
         &self.recording.derivation
+    }
+
+    /// How many requests were answered.
+    pub fn answered(&self) -> u64 {
+        self.state().answered
+    }
+
+    /// Ports of this machine's loopback that are answered for.
+    pub fn loopback_ports(&self) -> impl Iterator<Item = u16> + '_ {
+        self.recording.loopback_ports.iter().copied()
     }
 
     /// What the build asked for and was not recorded, in words.
@@ -82,7 +93,9 @@ impl Player {
 
     /// The recorded answer: `None` when there is none, `Some(None)` when the connection ended without one.
     pub(super) fn answer(&self, request: &Request) -> Option<Option<&Response>> {
-        let index = self.state().answers.next(request)?;
+        let mut state = self.state();
+        let index = state.answers.next(request)?;
+        state.answered += 1;
         Some(self.recording.exchanges[index].response.as_ref())
     }
 

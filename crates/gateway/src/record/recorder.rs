@@ -39,6 +39,7 @@ struct State {
     next: u64,
     exchanges: BTreeMap<u64, Exchange>,
     hosts: BTreeMap<String, Host>,
+    loopback_ports: BTreeSet<u16>,
     not_recorded: BTreeSet<String>,
     error: Option<io::Error>,
 }
@@ -77,7 +78,7 @@ impl Recorder {
     }
 
     /// Writes the recording, whole or not at all. `names` are those of the ledger.
-    pub fn finish(&self, derivation: &str, names: &[NameEntry]) -> Result<(), RecordError> {
+    pub fn finish(&self, derivation: &str, names: &[NameEntry]) -> Result<Recording, RecordError> {
         let failed = |source| RecordError::Write { path: self.file.clone(), source };
         let mut state = self.state();
         if let Some(source) = state.error.take() {
@@ -89,6 +90,7 @@ impl Recorder {
             salt: self.salt.clone(),
             names: names.iter().map(|entry| (entry.name.clone(), entry.outcome == NameOutcome::Found)).collect(),
             hosts: std::mem::take(&mut state.hosts),
+            loopback_ports: std::mem::take(&mut state.loopback_ports),
             exchanges: std::mem::take(&mut state.exchanges).into_values().collect(),
             not_recorded: std::mem::take(&mut state.not_recorded),
         };
@@ -102,7 +104,7 @@ impl Recorder {
         file.persist(&self.file).map_err(|error| failed(error.error))?;
         // Only now: until then the previous recording was the valid one, and these were its bodies.
         self.bodies.keep_only(&recording.bodies());
-        Ok(())
+        Ok(recording)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -126,6 +128,13 @@ impl Recorder {
         let host = state.hosts.entry(format!("{name}:{port}")).or_insert(Host { kind, http2 });
         host.kind = host.kind.max(kind);
         host.http2 |= http2;
+    }
+
+    /// A connection begins.
+    pub(crate) fn calls(&self, target: SocketAddr) {
+        if target.ip().is_loopback() {
+            self.state().loopback_ports.insert(target.port());
+        }
     }
 
     /// Nobody was there, or nobody may be called there.

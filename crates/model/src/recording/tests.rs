@@ -34,6 +34,7 @@ fn recording(exchanges: Vec<Exchange>) -> Recording {
         salt: "salt".to_owned(),
         names: [("a.test".to_owned(), true)].into(),
         hosts: [("a.test:443".to_owned(), Host { kind: HostKind::Https, http2: true })].into(),
+        loopback_ports: [8080].into(),
         exchanges,
         not_recorded: BTreeSet::new(),
     }
