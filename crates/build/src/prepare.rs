@@ -121,7 +121,7 @@ pub fn prepare(
     };
     hand_over_passwords(loaded, request, &scratch, owner)?;
     let tap = recording::open(request)?;
-    let adapted = recording::with_authority(request, &tap, scratch.path())?;
+    let adapted = recording::with_authority(request, &tap, scratch.path(), &inputs)?;
     match plan_with(loaded, &inputs, &built, &adapted, identity, Some(scratch.path()), &paths)? {
         Ok(mut plan) => {
             recording::adapt(&mut plan, &tap, request)?;

@@ -8,13 +8,19 @@ use fodder_gateway::{
 use fodder_model::{
     bytes::ByteString,
     host::Certificates,
-    plan::{BuildPlan, NetworkMode},
+    plan::{BuildPlan, ExtraPath, NetworkMode},
+    reference_graph::Input,
+    store_path::{STORE_DIRECTORY, StorePath},
 };
 use serde::Serialize;
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+/// Where the `cacert` of nixpkgs has its bundle, which its fetchers use instead of the machine's.
+const BUNDLE_IN_INPUT: &str = "etc/ssl/certs/ca-bundle.crt";
 
 /// What is to become of a build's exchanges.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +60,12 @@ pub(crate) fn open(request: &BuildRequest) -> Result<Tap, BuildError> {
 }
 
 /// The request of a build whose bundle has the tap's authority as well, in a file of the scratch directory.
-pub(crate) fn with_authority(request: &BuildRequest, tap: &Tap, scratch: &Path) -> Result<BuildRequest, BuildError> {
+pub(crate) fn with_authority(
+    request: &BuildRequest,
+    tap: &Tap,
+    scratch: &Path,
+    inputs: &BTreeMap<StorePath, Input>,
+) -> Result<BuildRequest, BuildError> {
     let mut request = request.clone();
     let certificate = match tap {
         Tap::None => return Ok(request),
@@ -65,13 +76,31 @@ pub(crate) fn with_authority(request: &BuildRequest, tap: &Tap, scratch: &Path) 
             player.certificate()
         }
     };
-    let mut bundle = host::certificate_bundle(request.ca_file.as_deref())?;
-    bundle.push(b'\n');
-    bundle.extend_from_slice(certificate.as_bytes());
-    let path = scratch.join("ca-certificates-with-recording.crt");
-    std::fs::write(&path, bundle).map_err(|source| BuildError::Write { path: path.clone(), source })?;
-    request.ca_file = Some(path);
+    let write = |name: &str, mut bundle: Vec<u8>| {
+        bundle.push(b'\n');
+        bundle.extend_from_slice(certificate.as_bytes());
+        let path = scratch.join(name);
+        std::fs::write(&path, bundle).map_err(|source| BuildError::Write { path: path.clone(), source })?;
+        Ok::<_, BuildError>(path)
+    };
+    let bundle = host::certificate_bundle(request.ca_file.as_deref())?;
+    request.ca_file = Some(write("ca-certificates-with-recording.crt", bundle)?);
+    for (path, input) in inputs {
+        let Some(bundle) = bundle_in(input) else { continue };
+        let source = write(&format!("{}-with-recording.crt", path.base_name()), bundle)?;
+        let target = format!("{path}/{BUNDLE_IN_INPUT}");
+        let source = ByteString::from(source.as_path());
+        request.settings.extra_paths.push(ExtraPath { target, source, optional: false });
+    }
     Ok(request)
+}
+
+/// A bundle that an input brings along.
+fn bundle_in(input: &Input) -> Option<Vec<u8>> {
+    let root = std::fs::canonicalize(input.real_path.as_path()).ok()?;
+    let file = std::fs::canonicalize(root.join(BUNDLE_IN_INPUT)).ok()?;
+    // Only the input's own.
+    (file.starts_with(&root) && file.is_file()).then(|| std::fs::read(file).ok())?
 }
 
 /// A plan says where its bundle is from; and without a gateway there is nothing to record.
@@ -87,6 +116,11 @@ pub(crate) fn adapt(plan: &mut BuildPlan, tap: &Tap, request: &BuildRequest) -> 
     if let Some(Certificates { path: _, origin }) = &mut plan.certificates {
         let usual = host::certificates(request.ca_file.as_deref())?;
         *origin = format!("{}, and an authority for this {what}", usual.unwrap_or_default());
+    }
+    for (path, reason) in &mut plan.reasons {
+        if path.starts_with(STORE_DIRECTORY) && path.ends_with(BUNDLE_IN_INPUT) {
+            *reason = format!("a bundle of an input, and an authority for this {what}");
+        }
     }
     Ok(())
 }

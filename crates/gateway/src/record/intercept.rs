@@ -167,8 +167,12 @@ where
         let far = Arc::clone(&answering);
         async move { far.exchange(request).await }
     });
-    // How the build ends its side is its own affair.
-    let _ = served.await;
+    // How the build ends its side is its own affair; a body that did not come to its end is ours.
+    if let Err(error) = served.await
+        && error.is_user()
+    {
+        far.fail(&http::failed(error));
+    }
     match far.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
         None => Ok(()),
         Some(failure) => {
@@ -191,6 +195,9 @@ struct Far {
     sender: tokio::sync::Mutex<Option<Sender>>,
     failure: Mutex<Option<String>>,
 }
+
+/// The answer, or the request if it was not sent.
+type Sent = Result<hyper::Response<Incoming>, conn::TrySendError<hyper::Request<Upload>>>;
 
 enum Sender {
     One(conn::http1::SendRequest<Upload>),
@@ -245,7 +252,22 @@ impl Far {
         }
     }
 
-    async fn send(&self, request: hyper::Request<Upload>) -> Result<hyper::Response<Incoming>, Error> {
+    /// Servers end connections between requests whenever they like, so what was not sent is sent over another one.
+    async fn send(&self, mut request: hyper::Request<Upload>) -> Result<hyper::Response<Incoming>, Error> {
+        loop {
+            let mut refused = match self.try_send(request).await? {
+                Ok(response) => return Ok(response),
+                Err(refused) => refused,
+            };
+            *self.sender.lock().await = None;
+            match refused.take_message() {
+                Some(unsent) => request = unsent,
+                None => return Err(http::failed(refused.into_error())),
+            }
+        }
+    }
+
+    async fn try_send(&self, request: hyper::Request<Upload>) -> Result<Sent, Error> {
         let mut guard = self.sender.lock().await;
         let is_over = match guard.as_mut() {
             Some(Sender::One(sender)) => sender.ready().await.is_err(),
@@ -253,18 +275,17 @@ impl Far {
             None => true,
         };
         if is_over {
-            // Servers end connections between requests whenever they like.
             drop(guard);
             let outside = upstream::connect(self.target, &self.names, &self.proxies).await.map_err(|failure| Error(failure.reason))?;
             self.connect(outside).await.map_err(Error)?;
             guard = self.sender.lock().await;
         }
         match guard.as_mut() {
-            Some(Sender::One(sender)) => sender.send_request(request).await.map_err(http::failed),
+            Some(Sender::One(sender)) => Ok(sender.try_send_request(request).await),
             Some(Sender::Two(sender)) => {
                 let mut sender = sender.clone();
                 drop(guard);
-                sender.send_request(request).await.map_err(http::failed)
+                Ok(sender.try_send_request(request).await)
             }
             None => Err(http::failure("the server ended the connection")),
         }
