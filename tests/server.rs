@@ -2,7 +2,7 @@
 
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
-    Request, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     body::{Bytes, Frame},
     header,
     service::service_fn,
@@ -148,7 +148,9 @@ async fn serve(
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let stream = TokioIo::new(stream);
             if is_http2 {
-                let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(stream, answer).await;
+                let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(stream, answer)
+                    .await;
             } else {
                 let _ = hyper::server::conn::http1::Builder::new().serve_connection(stream, answer).await;
             }
@@ -167,7 +169,8 @@ fn answer<B>(request: &Request<B>, root: &Path, log: &Mutex<Vec<String>>) -> Res
     };
     let read = |name: &str| std::fs::read(root.join(name.trim_start_matches('/')));
     if let Some(contents) = path.strip_prefix("/streamed/").and_then(|name| read(name).ok()) {
-        let pieces: Vec<_> = contents.chunks(10_000).map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect();
+        let pieces: Vec<_> =
+            contents.chunks(10_000).map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect();
         return Response::new(Pieces(pieces.into_iter()).boxed_unsync());
     }
     let full = |response: Response<Full<Bytes>>| response.map(BodyExt::boxed_unsync);
@@ -202,6 +205,9 @@ fn answer<B>(request: &Request<B>, root: &Path, log: &Mutex<Vec<String>>) -> Res
         response.status(StatusCode::FOUND).header(header::LOCATION, format!("/{name}")).body(Full::default())
     } else {
         match read(path) {
+            Ok(contents) if request.method() == Method::HEAD => {
+                response.header(header::CONTENT_LENGTH, contents.len()).body(Full::default())
+            }
             Ok(contents) => response.body(Full::from(contents)),
             Err(_) => response.status(StatusCode::NOT_FOUND).body(Full::default()),
         }

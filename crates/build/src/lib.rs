@@ -31,8 +31,8 @@ pub use fodder_store::chain;
 pub use known::resolve_if_possible;
 pub use network_problem::{NetworkProblem, ProblemKind};
 pub use outcome::{BuildOutcome, Event, Status, exit_code};
-pub use recording::{RecordingReport, RecordingRequest};
 pub use prepare::{Prepared, Refused, prepare, prepare_to_explain};
+pub use recording::{RecordingReport, RecordingRequest};
 pub use run::announced_phase;
 
 use fodder_model::plan::{NetworkMode, Settings};
@@ -82,7 +82,11 @@ impl BuildRequest {
 
     fn settings(&self) -> Settings {
         // A replay calls nobody either, but it has a door.
-        let network = if self.offline && !matches!(self.recording, Some(RecordingRequest::Replay(_))) { Some(NetworkMode::None) } else { self.settings.network };
+        let network = if self.offline && !matches!(self.recording, Some(RecordingRequest::Replay(_))) {
+            Some(NetworkMode::None)
+        } else {
+            self.settings.network
+        };
         Settings { network, ..self.settings.clone() }
     }
 }

@@ -7,8 +7,8 @@ use crate::{
     progress::{Progress, Ticker},
     words::{harmless, is_terminal, print_line, print_note},
 };
-use fodder_build::{RecordingRequest, 
-    BuildOutcome, BuildRequest, ProfileChoice, Status, exit_code,
+use fodder_build::{
+    BuildOutcome, BuildRequest, ProfileChoice, RecordingRequest, Status, exit_code,
     load::{self, LoadRequest, Loaded},
 };
 use fodder_model::{

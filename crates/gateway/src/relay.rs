@@ -149,11 +149,7 @@ async fn connect(door: &Arc<Door>, inside: TcpStream, target: SocketAddr) {
 }
 
 /// Copies until both sides have ended, whatever it is.
-pub(crate) async fn pass_on(
-    inside: TcpStream,
-    outside: TcpStream,
-    traffic: &Traffic,
-) -> Result<(), (Verdict, String)> {
+pub(crate) async fn pass_on(inside: TcpStream, outside: TcpStream, traffic: &Traffic) -> Result<(), (Verdict, String)> {
     match copy_both(inside, outside, traffic).await {
         // A build that hangs up had what it wanted.
         Ok(()) | Err(Cut { side: Side::Inside, .. }) => Ok(()),

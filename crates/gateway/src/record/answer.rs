@@ -3,7 +3,7 @@
 use super::{
     bodies::Counter,
     first_bytes::{self, Speech},
-    http::{self, Error, HTTP_1, HTTP_2, Outgoing},
+    http::{self, Error, HTTP_1, HTTP_2, Late, Outgoing},
     player::Player,
     stream::Counted,
 };
@@ -26,7 +26,10 @@ use std::{
     io::Read,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -56,11 +59,13 @@ pub(crate) async fn answer(
     }
     let speech = match kind {
         Some(HostKind::Opaque) => Speech::Other,
-        Some(HostKind::Unreachable | HostKind::Http | HostKind::UntrustedHttps | HostKind::Https) | None => match tokio::time::timeout(PATIENCE, first_bytes::listen(&inside)).await {
-            Ok(speech) => speech.unwrap_or(Speech::Nothing),
-            // The build waits for a server that speaks first, and would wait for ever.
-            Err(_) => Speech::Other,
-        },
+        Some(HostKind::Unreachable | HostKind::Http | HostKind::UntrustedHttps | HostKind::Https) | None => {
+            match tokio::time::timeout(PATIENCE, first_bytes::listen(&inside)).await {
+                Ok(speech) => speech.unwrap_or(Speech::Nothing),
+                // The build waits for a server that speaks first, and would wait for ever.
+                Err(_) => Speech::Other,
+            }
+        }
     };
     let lingering = Lingering::new(&inside);
     let authority = format!("{name}:{}", target.port());
@@ -112,14 +117,19 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let player = Arc::clone(player);
+    let is_old = Arc::new(AtomicBool::new(false));
+    let seen_old = Arc::clone(&is_old);
     let served = http::serve(stream, is_http2, move |request| {
         let (player, authority) = (Arc::clone(&player), authority.clone());
+        seen_old.fetch_or(http::ends_with_connection(request.version()), Ordering::Relaxed);
         async move { exchange(&player, request, is_tls, &authority).await }
     });
     if let Err(error) = served.await {
-        // Where the recorded connection was cut, this one is.
-        lingering.reset();
-        return Err((Verdict::Cut, error.to_string()));
+        // Where the recorded connection was cut, this one is, and in the same way.
+        if is_old.load(Ordering::Relaxed) {
+            lingering.reset();
+        }
+        return Err((Verdict::Cut, http::failed(error).0));
     }
     Ok(())
 }
@@ -160,7 +170,7 @@ fn replay(player: &Player, response: &Response) -> Result<hyper::Response<Outgoi
     } else {
         let file = File::open(player.body(response)).map_err(http::failed)?;
         let trailers = if trailers.is_empty() { None } else { Some(header_map(trailers)?) };
-        Recorded { file, left: body.size, complete: *complete, trailers }.boxed_unsync()
+        Recorded { file, left: body.size, complete: *complete, trailers, late: None }.boxed_unsync()
     };
     let mut answer = hyper::Response::new(recorded);
     *answer.status_mut() = StatusCode::from_u16(*status).map_err(http::failed)?;
@@ -187,17 +197,18 @@ struct Recorded {
     left: u64,
     complete: bool,
     trailers: Option<HeaderMap>,
+    late: Option<Late>,
 }
 
 impl hyper::body::Body for Recorded {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if self.left == 0 {
             if !self.complete {
-                self.complete = true;
-                return Poll::Ready(Some(Err(http::failure("the connection was cut here when this was recorded"))));
+                let cut = || Late::new(http::failure("the connection was cut here when this was recorded"));
+                return self.late.get_or_insert_with(cut).poll(context);
             }
             return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
         }

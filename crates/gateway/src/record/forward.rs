@@ -2,7 +2,7 @@
 
 use super::{
     bodies::{Counter, Writer},
-    http::{self, Error, Outgoing},
+    http::{self, Error, Late, Outgoing},
     recorder::Recorder,
 };
 use bytes::Bytes;
@@ -88,6 +88,7 @@ struct Download {
     writer: Option<Writer>,
     expected: Option<u64>,
     has_ended: bool,
+    late: Option<Late>,
     trailers: HeaderMap,
     /// The answer without its body.
     head: Response,
@@ -95,10 +96,7 @@ struct Download {
 }
 
 /// Begins to pass on an answer.
-pub(super) fn download(
-    mut response: hyper::Response<Incoming>,
-    pending: Arc<Pending>,
-) -> hyper::Response<Outgoing> {
+pub(super) fn download(mut response: hyper::Response<Incoming>, pending: Arc<Pending>) -> hyper::Response<Outgoing> {
     http::remove_hop_by_hop(response.headers_mut());
     let (parts, body) = response.into_parts();
     let recorder = Arc::clone(&pending.recorder);
@@ -112,8 +110,8 @@ pub(super) fn download(
         complete: false,
         trailers: Vec::new(),
     };
-    let has_body = pending.request.method != "HEAD"
-        && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&parts.status);
+    let has_body =
+        pending.request.method != "HEAD" && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&parts.status);
     let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let mut answer = hyper::Response::new(());
     *answer.status_mut() = parts.status;
@@ -124,7 +122,7 @@ pub(super) fn download(
     let writer = recorder.start_body();
     let expected = if has_body { length } else { Some(0) };
     let trailers = HeaderMap::new();
-    let body = Download { body, writer, expected, has_ended: false, trailers, head, pending };
+    let body = Download { body, writer, expected, has_ended: false, late: None, trailers, head, pending };
     answer.map(|()| body.boxed_unsync())
 }
 
@@ -141,6 +139,9 @@ impl hyper::body::Body for Download {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Some(late) = &mut self.late {
+            return late.poll(context);
+        }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         match &frame {
             None => self.has_ended = true,
@@ -158,7 +159,11 @@ impl hyper::body::Body for Download {
             }
             Some(Err(_)) => {}
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(http::failed)))
+        match frame {
+            None => Poll::Ready(None),
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            Some(Err(error)) => self.late.insert(Late::new(http::failed(error))).poll(context),
+        }
     }
 
     fn is_end_stream(&self) -> bool {

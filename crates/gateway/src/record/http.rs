@@ -10,8 +10,16 @@ use hyper::{
     http::request,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::future::Future;
-use tokio::io::{AsyncRead, AsyncWrite};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Sleep,
+};
 
 /// Why an exchange came to nothing. A type of its own, since the compiler does not see through boxes of errors in spawned tasks.
 #[derive(Debug, thiserror::Error)]
@@ -20,13 +28,40 @@ pub(super) struct Error(pub(super) String);
 
 /// With its causes: hyper's own words name none.
 pub(super) fn failed(error: impl std::error::Error) -> Error {
-    let mut words = error.to_string();
     let mut source = error.source();
+    let mut words = match source {
+        // hyper's words for an error of ours, which follows.
+        Some(cause) if error.to_string().starts_with("error from user's") => {
+            source = cause.source();
+            cause.to_string()
+        }
+        Some(_) | None => error.to_string(),
+    };
     while let Some(cause) = source {
         words.push_str(&format!(": {cause}"));
         source = cause.source();
     }
     Error(words)
+}
+
+/// How long the end of a body waits for what came before it.
+const FLUSH: Duration = Duration::from_millis(100);
+
+/// An error in a body, after everything before it has gone out: hyper forgets what it has not written yet when a body fails.
+pub(super) struct Late {
+    error: Option<Error>,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Late {
+    pub(super) fn new(error: Error) -> Self {
+        Late { error: Some(error), sleep: Box::pin(tokio::time::sleep(FLUSH)) }
+    }
+
+    pub(super) fn poll<T>(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<T, Error>>> {
+        ready!(self.sleep.as_mut().poll(context));
+        Poll::Ready(self.error.take().map(Err))
+    }
 }
 
 pub(super) fn failure(words: &str) -> Error {
@@ -153,6 +188,11 @@ pub(super) fn unsupported(parts: &request::Parts) -> Option<&'static str> {
     }
 }
 
+/// Whether an answer to this request may end where the connection ends, so that a cut must not look like an end.
+pub(super) fn ends_with_connection(version: Version) -> bool {
+    matches!(version, Version::HTTP_09 | Version::HTTP_10)
+}
+
 /// The version that a connection speaks.
 pub(super) fn version(is_http2: bool) -> Version {
     if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 }
@@ -161,5 +201,9 @@ pub(super) fn version(is_http2: bool) -> Version {
 /// An answer of our own.
 pub(super) fn words(status: StatusCode, text: String) -> Result<hyper::Response<Outgoing>, Error> {
     let body = Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
-    Ok(hyper::Response::builder().status(status).header(header::CONTENT_TYPE, "text/plain").body(body).map_err(failed)?)
+    Ok(hyper::Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, "text/plain")
+        .body(body)
+        .map_err(failed)?)
 }

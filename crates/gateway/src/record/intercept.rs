@@ -77,6 +77,7 @@ pub(crate) async fn intercept(
         authority: format!("{}:{}", known_as(names), target.port()),
         sender: tokio::sync::Mutex::new(None),
         failure: Mutex::default(),
+        is_old: AtomicBool::new(false),
     };
     match speech {
         Speech::Nothing | Speech::Other => {
@@ -176,7 +177,10 @@ where
     match far.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
         None => Ok(()),
         Some(failure) => {
-            lingering.reset();
+            // Where the build knows how much must come, a plain end tells it as much, and it keeps what came before.
+            if far.is_old.load(Ordering::Relaxed) {
+                lingering.reset();
+            }
             Err((Verdict::Cut, failure))
         }
     }
@@ -194,6 +198,8 @@ struct Far {
     authority: String,
     sender: tokio::sync::Mutex<Option<Sender>>,
     failure: Mutex<Option<String>>,
+    /// Whether answers may end where the connection ends.
+    is_old: AtomicBool,
 }
 
 /// The answer, or the request if it was not sent.
@@ -233,6 +239,7 @@ impl Far {
             let text = format!("fodder: {what} is refused while a build is recorded: {why}\n");
             return http::words(StatusCode::NOT_IMPLEMENTED, text);
         }
+        self.is_old.fetch_or(http::ends_with_connection(parts.version), Ordering::Relaxed);
         let pending = Arc::new(Pending::new(Arc::clone(&self.recorder), description));
         http::remove_hop_by_hop(&mut parts.headers);
         // The answer to that came from here.
@@ -276,7 +283,9 @@ impl Far {
         };
         if is_over {
             drop(guard);
-            let outside = upstream::connect(self.target, &self.names, &self.proxies).await.map_err(|failure| Error(failure.reason))?;
+            let outside = upstream::connect(self.target, &self.names, &self.proxies)
+                .await
+                .map_err(|failure| Error(failure.reason))?;
             self.connect(outside).await.map_err(Error)?;
             guard = self.sender.lock().await;
         }
