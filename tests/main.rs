@@ -22,6 +22,7 @@ mod mentions; // the places that mention what they must not: how many, in which 
 mod oracle; // the same as real Nix
 mod outcomes; // how builds end: statuses, exit codes, words, JSON
 mod outputs; // canonical form, references, declared hashes
+mod recording; // builds that are recorded, replayed, and compared
 mod rules; // the sandbox as a builder sees it
 mod setup_script; // the phases' own tests
 mod store; // what is left behind, whatever happened

@@ -1,11 +1,10 @@
-//! A real HTTPS server on loopback, with a certificate authority of its own that nobody else knows.
+//! A real HTTPS server on loopback, over HTTP/1.1 and HTTP/2, with a certificate authority of its own that nobody else knows.
 
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
-    Request, Response, StatusCode,
-    body::Bytes,
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Frame},
     header,
-    server::conn::{http1, http2},
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -13,15 +12,15 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::pki_types::PrivateKeyDer;
 use std::{
     path::{Path, PathBuf},
+    pin::Pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll},
 };
 use tokio::sync::oneshot;
 
-/// What a client that speaks it says during the handshake (RFC 9113, section 3.3).
-const HTTP_2: &[u8] = b"h2";
-
-/// Serves the files of a directory until it is dropped. `/redirect/NAME` leads to `/NAME`; what is below `/private/`
-/// takes a password.
+/// Serves the files of a directory until it is dropped, also in parts. `/redirect/NAME` leads to `/NAME`; what is below `/private/`
+/// takes a password; `/streamed/NAME` does not say how long it is, `/gzip/NAME` is compressed, `/version` is the protocol's, and
+/// `/count` is another each time.
 pub struct Server {
     directory: tempfile::TempDir,
     port: u16,
@@ -73,6 +72,11 @@ impl Server {
         self.directory.path().join("files")
     }
 
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The address of a file.
     pub fn url(&self, name: &str) -> String {
         format!("https://localhost:{}/{name}", self.port)
@@ -120,7 +124,7 @@ pub fn certificates() -> (String, Arc<rustls::ServerConfig>) {
     parameters.use_authority_key_identifier_extension = true;
     let certificate = parameters.signed_by(&key, &issuer).expect("a certificate");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let configuration = rustls::ServerConfig::builder_with_provider(provider)
+    let mut configuration = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("protocol versions")
         .with_no_client_auth()
@@ -129,6 +133,7 @@ pub fn certificates() -> (String, Arc<rustls::ServerConfig>) {
             PrivateKeyDer::try_from(key.serialize_der()).expect("a key in DER"),
         )
         .expect("a certificate and its key");
+    configuration.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     (authority, Arc::new(configuration))
 }
 
@@ -147,20 +152,57 @@ async fn serve(
                 let answer = answer(&request, &root, &log);
                 async move { Ok::<_, std::convert::Infallible>(answer) }
             });
-            let is_two = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let stream = TokioIo::new(stream);
-            if is_two {
-                let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(stream, answer).await;
+            if is_http2 {
+                let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(stream, answer)
+                    .await;
             } else {
-                let _ = http1::Builder::new().serve_connection(stream, answer).await;
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(stream, answer).await;
             }
         });
     }
 }
 
-fn answer<B>(request: &Request<B>, root: &Path, log: &Mutex<Vec<String>>) -> Response<Full<Bytes>> {
+type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
+
+fn answer<B>(request: &Request<B>, root: &Path, log: &Mutex<Vec<String>>) -> Response<Body> {
     let path = request.uri().path();
-    log.lock().expect("no thread panicked").push(format!("{} {path}", request.method()));
+    let number = {
+        let mut log = log.lock().expect("no thread panicked");
+        log.push(format!("{} {path}", request.method()));
+        log.len()
+    };
+    let read = |name: &str| std::fs::read(root.join(name.trim_start_matches('/')));
+    if let Some(contents) = path.strip_prefix("/streamed/").and_then(|name| read(name).ok()) {
+        let pieces: Vec<_> =
+            contents.chunks(10_000).map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect();
+        return Response::new(Pieces(pieces.into_iter()).boxed_unsync());
+    }
+    let full = |response: Response<Full<Bytes>>| response.map(BodyExt::boxed_unsync);
+    if let Some(contents) = path.strip_prefix("/gzip/").and_then(|name| read(name).ok()) {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, &contents).expect("compress");
+        let compressed = encoder.finish().expect("compress");
+        let response = Response::builder().header(header::CONTENT_ENCODING, "gzip").body(Full::from(compressed));
+        return full(response.expect("a response"));
+    }
+    match path {
+        "/version" => return full(Response::new(Full::from(format!("{:?}\n", request.version())))),
+        "/count" => return full(Response::new(Full::from(format!("{number}\n")))),
+        _ => {}
+    }
+    let range = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok()?.strip_prefix("bytes="));
+    if let (Some((first, last)), Ok(contents)) = (range.and_then(|range| range.split_once('-')), read(path)) {
+        let first: usize = first.parse().expect("a number");
+        let last: usize = last.parse().unwrap_or(contents.len() - 1);
+        let response = Response::builder()
+            .status(StatusCode::PARTIAL_CONTENT)
+            .header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{}", contents.len()))
+            .body(Full::from(contents[first..=last].to_vec()));
+        return full(response.expect("a response"));
+    }
     let response = Response::builder();
     // `me` and `s3cret`.
     let is_known = request.headers().get(header::AUTHORIZATION).is_some_and(|value| value == "Basic bWU6czNjcmV0");
@@ -169,10 +211,25 @@ fn answer<B>(request: &Request<B>, root: &Path, log: &Mutex<Vec<String>>) -> Res
     } else if let Some(name) = path.strip_prefix("/redirect/") {
         response.status(StatusCode::FOUND).header(header::LOCATION, format!("/{name}")).body(Full::default())
     } else {
-        match std::fs::read(root.join(path.trim_start_matches('/'))) {
+        match read(path) {
+            Ok(contents) if request.method() == Method::HEAD => {
+                response.header(header::CONTENT_LENGTH, contents.len()).body(Full::default())
+            }
             Ok(contents) => response.body(Full::from(contents)),
             Err(_) => response.status(StatusCode::NOT_FOUND).body(Full::default()),
         }
     };
-    response.expect("a response")
+    full(response.expect("a response"))
+}
+
+/// A body of unknown length.
+struct Pieces(std::vec::IntoIter<Result<Frame<Bytes>, std::convert::Infallible>>);
+
+impl hyper::body::Body for Pieces {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(self.0.next())
+    }
 }

@@ -60,6 +60,9 @@ pub(crate) fn failed(
     clock: &Clock,
 ) -> Result<BuildOutcome, BuildError> {
     let (status, reason) = match ran.report.exit {
+        BuilderExit::Exited(0) => {
+            (Status::PermanentFailure, "the builder succeeded, but not with what was recorded".to_owned())
+        }
         BuilderExit::Exited(code) => (Status::PermanentFailure, format!("builder failed with exit code {code}")),
         BuilderExit::Signaled(signal) => {
             (Status::PermanentFailure, format!("builder failed due to signal {signal} ({})", signal_words(signal)))
@@ -72,7 +75,11 @@ pub(crate) fn failed(
         }
         BuilderExit::Cancelled => return Err(BuildError::Cancelled),
     };
-    let mut message = format!("Cannot build '{}'.\nReason: {reason}.\nOutput paths:", loaded.path);
+    let mut message = format!("Cannot build '{}'.\nReason: {reason}.", loaded.path);
+    for missing in ran.missing() {
+        message.push_str(&format!("\nNot in the recording: {missing}"));
+    }
+    message.push_str("\nOutput paths:");
     for path in prepared.plan.outputs.values() {
         message.push_str(&format!("\n  {path}"));
     }
@@ -213,11 +220,11 @@ fn ran_outcome(
     let ledger = ran.ledger.clone().unwrap_or_default();
     let problem = match status {
         Status::Built => None,
-        _ if mode == NetworkMode::None => None,
+        _ if mode == NetworkMode::None || !ran.missing().is_empty() => None,
         _ => network_problem::find(&ledger, &ran.tail),
     };
     let Ledger { hosts, names } = ledger;
-    outcome.network = Some(NetworkReport { mode, why, hosts, names, problem });
+    outcome.network = Some(NetworkReport { mode, why, hosts, names, problem, recording: ran.recording.clone() });
     outcome.profile = Some(prepared.plan.profile.clone());
     outcome.impure_variables = prepared.plan.impure_variables.clone();
     outcome.log_file = Some(ran.log_file.clone());

@@ -66,7 +66,7 @@ fn build_resolved(
     observe: &mut dyn FnMut(Event),
 ) -> Result<BuildOutcome, BuildError> {
     let clock = Clock::start();
-    if let (Some(valid), false) = (known.valid_outputs(&loaded.path, &loaded.derivation, None)?, request.rebuild) {
+    if let (Some(valid), false) = (known.valid_outputs(&loaded.path, &loaded.derivation, None)?, request.must_build()) {
         // Whatever was valid a moment ago stays so while we use it.
         store.add_temporary_roots(valid.values().map(|info| &info.path))?;
         if let Some(valid) = known.valid_outputs(&loaded.path, &loaded.derivation, None)? {
@@ -101,7 +101,7 @@ fn missing(
 ) -> Result<BTreeMap<StorePath, Pending>, BuildError> {
     let mut found: BTreeMap<StorePath, Pending> = BTreeMap::new();
     let mut modulo = Modulo::new(&root.set);
-    let wants_build = request.rebuild || known.valid_outputs(&root.path, &root.derivation, None)?.is_none();
+    let wants_build = request.must_build() || known.valid_outputs(&root.path, &root.derivation, None)?.is_none();
     let mut open: Vec<StorePath> =
         if wants_build { needed(&root.derivation, root, known)?.into_iter().collect() } else { Vec::new() };
     while let Some(path) = open.pop() {
@@ -182,8 +182,9 @@ fn build_all(
     let jobs = request.max_jobs.clamp(1, pending.len());
     let state = Mutex::new(State { pending, running: 0, finished: Vec::new(), error: None, stops: false });
     let changed = Condvar::new();
-    // Only the root is built again and compared.
-    let request = BuildRequest { rebuild: false, ..request.clone() };
+    // Only the root is built again and compared, and recorded or answered from a recording.
+    let offline = request.calls_nobody();
+    let request = BuildRequest { rebuild: false, recording: None, offline, ..request.clone() };
     let (sender, events) = mpsc::channel::<(StorePath, Event)>();
     std::thread::scope(|scope| {
         for _ in 0..jobs {

@@ -44,6 +44,19 @@ pub enum BuildError {
     /// The gateway could not be opened.
     #[error("the gateway could not be opened")]
     Gateway(#[source] std::io::Error),
+    /// A recording.
+    #[error(transparent)]
+    Recording(#[from] fodder_gateway::record::RecordError),
+    /// What has no gateway has nothing that could be recorded.
+    #[error("cannot {what} the build of '{derivation}': only builds with a gateway can be, and this has none: {why}")]
+    NoGateway {
+        /// Which.
+        derivation: fodder_model::store_path::StorePath,
+        /// `record` or `replay`.
+        what: &'static str,
+        /// Why it has none.
+        why: String,
+    },
     /// Cancelled by the caller.
     #[error("cancelled")]
     Cancelled,

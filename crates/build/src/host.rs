@@ -69,6 +69,16 @@ pub fn http_settings(ca_file: Option<&Path>) -> Result<HttpSettings, BuildError>
     Ok(HttpSettings { certificates: certificates::read(ca_file, &environment)?, attempts: ATTEMPTS, proxies })
 }
 
+/// The certificates of this machine, in PEM.
+pub(crate) fn certificate_bundle(ca_file: Option<&Path>) -> Result<Vec<u8>, BuildError> {
+    certificates::read(ca_file, &environment())
+}
+
+/// Where they are from.
+pub(crate) fn certificates(ca_file: Option<&Path>) -> Result<Option<String>, BuildError> {
+    Ok(certificates::find(ca_file, &environment(), None)?.map(|found| found.origin))
+}
+
 fn environment() -> BTreeMap<ByteString, ByteString> {
     std::env::vars_os()
         .map(|(name, value)| (ByteString::from(name.into_vec()), ByteString::from(value.into_vec())))

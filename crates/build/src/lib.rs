@@ -18,6 +18,7 @@ pub mod locate;
 mod network_problem;
 pub mod outcome;
 mod prepare;
+mod recording;
 mod run;
 mod settle;
 mod sources;
@@ -31,6 +32,7 @@ pub use known::resolve_if_possible;
 pub use network_problem::{NetworkProblem, ProblemKind};
 pub use outcome::{BuildOutcome, Event, Status, exit_code};
 pub use prepare::{Prepared, Refused, prepare, prepare_to_explain};
+pub use recording::{RecordingReport, RecordingRequest};
 pub use run::announced_phase;
 
 use fodder_model::plan::{NetworkMode, Settings};
@@ -62,11 +64,29 @@ pub struct BuildRequest {
     pub keep_going: bool,
     /// Where to look for what would otherwise be built.
     pub substitution: Substitution,
+    /// Whether to record what the build exchanges, or to answer it from a recording. Either way it is built, even if its outputs
+    /// are valid. Only the derivation itself is meant, not what must be built before it.
+    pub recording: Option<RecordingRequest>,
 }
 
 impl BuildRequest {
+    /// Whether the builder runs although the outputs are valid.
+    fn must_build(&self) -> bool {
+        self.rebuild || self.recording.is_some()
+    }
+
+    /// Whether there is no network for anything but the recorded build itself.
+    fn calls_nobody(&self) -> bool {
+        self.offline || matches!(self.recording, Some(RecordingRequest::Replay(_)))
+    }
+
     fn settings(&self) -> Settings {
-        let network = if self.offline { Some(NetworkMode::None) } else { self.settings.network };
+        // A replay calls nobody either, but it has a door.
+        let network = if self.offline && !matches!(self.recording, Some(RecordingRequest::Replay(_))) {
+            Some(NetworkMode::None)
+        } else {
+            self.settings.network
+        };
         Settings { network, ..self.settings.clone() }
     }
 }
@@ -98,23 +118,26 @@ pub fn build(
     let locks = prepare::lock_outputs(loaded, store, observe)?;
     let known = known::Known::new(&loaded.set, store);
     let previous = known.valid_outputs(&loaded.path, &loaded.derivation, None)?;
-    if let (Some(valid), false) = (&previous, request.rebuild) {
+    if let (Some(valid), false) = (&previous, request.must_build()) {
         return Ok(conclude::already_valid(loaded, valid, store, &clock));
     }
-    let prepared = match prepare(loaded, store, request)? {
+    let mut prepared = match prepare(loaded, store, request)? {
         Ok(prepared) => prepared,
         Err(refused) => return Ok(conclude::refused(loaded, refused, &clock)),
     };
     // Nothing waits for the derivation's own path, so it is written while the builder runs.
     let ran = std::thread::scope(|scope| {
         let adding = scope.spawn(|| sources::add_derivation(loaded, store, clock.start));
-        let ran = run::run(&prepared, store, sandbox, observe);
+        let ran = run::run(&prepared, store, sandbox, request, observe);
         match adding.join() {
             Ok(added) => added.and(ran),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })?;
-    if ran.report.exit != BuilderExit::Exited(0) {
+    if let Some(report) = &ran.recording {
+        prepared.plan.notes.extend(recording::notes(report, &prepared.tap, &loaded.path.to_string()));
+    }
+    if ran.report.exit != BuilderExit::Exited(0) || !ran.missing().is_empty() {
         return conclude::failed(loaded, prepared, ran, request, &clock);
     }
     observe(Event::Inspecting);

@@ -1,6 +1,6 @@
 //! What a build came to. A failed build is a value of this; an error means that we could not find out.
 
-use crate::{fetch::FetchEvent, locate::ReferenceHit, network_problem::NetworkProblem};
+use crate::{RecordingReport, fetch::FetchEvent, locate::ReferenceHit, network_problem::NetworkProblem};
 use fodder_gateway::{HostEntry, NameEntry};
 use fodder_model::{bytes::ByteString, checks::Violation, hash::Hash, plan::NetworkMode, store_path::StorePath};
 use fodder_sandbox::Enforced;
@@ -92,6 +92,8 @@ pub struct NetworkReport {
     pub names: Vec<NameEntry>,
     /// What kept a build that failed from getting what it wanted.
     pub problem: Option<NetworkProblem>,
+    /// What was recorded, or answered from a recording.
+    pub recording: Option<RecordingReport>,
 }
 
 /// A valid output.

@@ -7,7 +7,9 @@ use crate::{
     inputs::{derivation_outputs, inputs, is_valid, shape},
     load::Loaded,
     outcome::Event,
+    recording,
 };
+use fodder_gateway::record::Tap;
 use fodder_model::{
     bytes::ByteString,
     derivation::{Output, resolve::ResolveError},
@@ -34,6 +36,8 @@ pub struct Prepared {
     /// The closure of the inputs.
     pub inputs: BTreeMap<StorePath, Input>,
     pub(crate) scratch: Scratch,
+    /// What is done with its exchanges.
+    pub(crate) tap: Tap,
     /// The directory that the builder sees as the store.
     pub(crate) outputs: OwnedFd,
     /// Held for as long as files of this user may exist.
@@ -116,8 +120,13 @@ pub fn prepare(
         Err(refused) => return Ok(Err(refused)),
     };
     hand_over_passwords(loaded, request, &scratch, owner)?;
-    match plan_with(loaded, &inputs, &built, request, identity, Some(scratch.path()), &paths)? {
-        Ok(plan) => Ok(Ok(Prepared { plan, inputs, scratch, outputs, user })),
+    let tap = recording::open(request)?;
+    let adapted = recording::with_authority(request, &tap, scratch.path(), &inputs)?;
+    match plan_with(loaded, &inputs, &built, &adapted, identity, Some(scratch.path()), &paths)? {
+        Ok(mut plan) => {
+            recording::adapt(&mut plan, &tap, request)?;
+            Ok(Ok(Prepared { plan, inputs, scratch, tap, outputs, user }))
+        }
         Err(refused) => Ok(Err(refused)),
     }
 }

@@ -1,9 +1,11 @@
 //! Running the plan: the builder's log goes to its file, to the observer, and its last lines are kept for the failure message.
 
-use crate::{error::BuildError, host::network, outcome::Event, prepare::Prepared};
+use crate::{
+    BuildRequest, RecordingReport, error::BuildError, host::network, outcome::Event, prepare::Prepared, recording,
+};
 use fodder_gateway::{Gateway, Ledger, Settings, Socket};
 use fodder_model::proxy::Proxies;
-use fodder_sandbox::{BuilderReport, DoorSocket, Sandbox};
+use fodder_sandbox::{BuilderExit, BuilderReport, DoorSocket, Sandbox};
 use fodder_store::Store;
 use std::{collections::VecDeque, io::Write, path::PathBuf};
 
@@ -21,6 +23,15 @@ pub(crate) struct Ran {
     pub(crate) tail: Vec<String>,
     /// Who was called, when there was a gateway.
     pub(crate) ledger: Option<Ledger>,
+    /// What became of its exchanges, when somebody wanted to know.
+    pub(crate) recording: Option<RecordingReport>,
+}
+
+impl Ran {
+    /// What it asked for and was not in the recording.
+    pub(crate) fn missing(&self) -> &[String] {
+        self.recording.as_ref().map(|report| report.missing.as_slice()).unwrap_or_default()
+    }
 }
 
 /// Executes the plan.
@@ -28,6 +39,7 @@ pub(crate) fn run(
     prepared: &Prepared,
     store: &Store,
     sandbox: &Sandbox,
+    request: &BuildRequest,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Ran, BuildError> {
     let log_file = store.log_path(&prepared.plan.derivation);
@@ -54,9 +66,16 @@ pub(crate) fn run(
     });
     let ledger = gateway.map(Gateway::close);
     let report = report?;
+    let recording = match &ledger {
+        // Half of a build is no recording.
+        Some(ledger) if report.exit != BuilderExit::Cancelled => {
+            recording::close(&prepared.tap, request, &prepared.plan.derivation.to_string(), ledger)?
+        }
+        Some(_) | None => None,
+    };
     match write_error {
         Some(source) => Err(BuildError::Write { path: log_file, source }),
-        None => Ok(Ran { report, log_file, tail: tail.finish(), ledger }),
+        None => Ok(Ran { report, log_file, tail: tail.finish(), ledger, recording }),
     }
 }
 
@@ -70,6 +89,7 @@ fn open_gateway(prepared: &Prepared) -> Result<Option<Gateway>, BuildError> {
         proxies: Proxies::read(|name| std::env::var(name).ok()),
         has_ipv6: door.address6.is_some(),
         name_server: door.name_server,
+        tap: prepared.tap.clone(),
     };
     Gateway::open(settings).map(Some).map_err(BuildError::Gateway)
 }

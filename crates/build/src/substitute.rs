@@ -56,11 +56,11 @@ pub(crate) fn substitute(
         return Ok(substituted);
     }
     let is_built = known.valid_outputs(&root.path, &root.derivation, None)?.is_some();
-    if is_built && !request.rebuild {
+    if is_built && !request.must_build() {
         return Ok(substituted);
     }
     let mut observe = |event| observe(&root.path, Event::Fetch(event));
-    let (offline, ca_file) = (request.offline, request.ca_file.as_deref());
+    let (offline, ca_file) = (request.calls_nobody(), request.ca_file.as_deref());
     let fetcher = Fetcher::open(store, &request.substitution, offline, ca_file, Clock::start().start, &mut observe)?;
     for _ in 0..ROUNDS {
         let plan = plan(root, known, &fetcher, request, &substituted.failed, &mut observe)?;
@@ -86,7 +86,7 @@ fn plan(
     observe: &mut dyn FnMut(crate::FetchEvent),
 ) -> Result<FetchPlan, BuildError> {
     let mut whole = FetchPlan::default();
-    if !request.rebuild && !root.options.forbids_substitutes {
+    if !request.must_build() && !root.options.forbids_substitutes {
         let outputs = known_outputs(&root.path, &root.derivation, None, known)?;
         if let Some(outputs) = outputs.filter(|outputs| !outputs.iter().any(|path| failed.contains_key(path))) {
             let plan = fetcher.plan(&outputs, observe)?;

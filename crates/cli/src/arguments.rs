@@ -39,6 +39,9 @@ pub(crate) enum Verb {
     Hash(HashArguments),
     /// List every place in a file or directory that mentions a store path.
     Refs(RefsArguments),
+    /// Look at recordings of builds.
+    #[command(subcommand)]
+    Recording(crate::recording_verbs::RecordingVerb),
     /// Look into the store, and look after it.
     Store(crate::store_verbs::arguments::StoreArguments),
     /// Print a completion script for a shell.
@@ -115,6 +118,13 @@ pub(crate) struct SandboxArguments {
     /// Do not use the network, whatever the derivation declares; also not for binary caches.
     #[arg(long)]
     pub(crate) offline: bool,
+    /// Keep every HTTP(S) exchange of the build in this file and the directory beside it, without secrets. It is built even if its
+    /// output is valid.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["replay", "offline"])]
+    pub(crate) record: Option<PathBuf>,
+    /// Call nobody, and answer what the build asks for from this recording. It is built even if its output is valid.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) replay: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) caches: CacheArguments,
 }

@@ -8,7 +8,7 @@ use crate::{
     words::{harmless, is_terminal, print_line, print_note},
 };
 use fodder_build::{
-    BuildOutcome, BuildRequest, ProfileChoice, Status, exit_code,
+    BuildOutcome, BuildRequest, ProfileChoice, RecordingRequest, Status, exit_code,
     load::{self, LoadRequest, Loaded},
 };
 use fodder_model::{
@@ -104,6 +104,8 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         netrc_file,
         self_references,
         offline,
+        record,
+        replay,
         caches,
     } = arguments;
     let profile = match profile.as_deref() {
@@ -142,6 +144,11 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         max_jobs: 1,
         keep_going: false,
         substitution: caches.substitution(),
+        recording: match (record, replay) {
+            (Some(file), _) => Some(RecordingRequest::Record(file.clone())),
+            (None, Some(file)) => Some(RecordingRequest::Replay(file.clone())),
+            (None, None) => None,
+        },
     })
 }
 

@@ -133,12 +133,15 @@ impl From<BuildError> for Failure {
             BuildError::Plan(PlanError::NoCertificates) => {
                 Failure::new(text, 125).with_hint("name a bundle with --ca-file")
             }
+            BuildError::NoGateway { .. } => Failure::new(text, 2)
+                .with_hint("only the derivation that is named is recorded; name the one that downloads"),
             BuildError::Plan(_) | BuildError::Profile(_) | BuildError::Gateway(_) => Failure::new(text, 125),
             BuildError::Store(fodder_store::StoreError::NoBuildUser { .. }) => {
                 Failure::new(text, 125).with_hint("run fodder as an ordinary user of this container instead of as root")
             }
             BuildError::Store(_)
             | BuildError::Cache(_)
+            | BuildError::Recording(_)
             | BuildError::Inspect(_)
             | BuildError::Read { .. }
             | BuildError::Write { .. }

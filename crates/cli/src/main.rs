@@ -7,6 +7,7 @@ mod explain;
 mod inspect_verbs;
 mod network_words;
 mod progress;
+mod recording_verbs;
 mod show;
 mod store_verbs;
 mod words;
@@ -41,6 +42,7 @@ fn run(arguments: Arguments) -> Result<u8, diagnose::Failure> {
         Verb::Explain(arguments) => explain::explain(&arguments),
         Verb::Hash(arguments) => inspect_verbs::hash(&arguments),
         Verb::Refs(arguments) => inspect_verbs::refs(&arguments),
+        Verb::Recording(verb) => recording_verbs::recording(&verb),
         Verb::Store(arguments) => store_verbs::store(&arguments),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "fodder", &mut std::io::stdout());

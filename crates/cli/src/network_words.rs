@@ -9,14 +9,16 @@ const ROWS: usize = 10;
 
 /// Says who was called. Nothing, when nobody was.
 pub(crate) fn tell_network(network: &NetworkReport) {
-    let NetworkReport { mode: _, why: _, hosts, names, problem } = network;
+    let NetworkReport { mode: _, why: _, hosts, names, problem, recording } = network;
     if !hosts.is_empty() {
         let sum = |value: fn(&HostEntry) -> u64| hosts.iter().map(value).sum::<u64>();
         let mut callees: Vec<String> = hosts.iter().map(HostEntry::shown).collect();
         callees.sort();
         callees.dedup();
+        let is_replay = recording.as_ref().is_some_and(|recording| recording.is_replay);
+        let verb = if is_replay { "a recording spoke for" } else { "talked to" };
         print_note(&format!(
-            "network: talked to {}, {}, {} in, {} out",
+            "network: {verb} {}, {}, {} in, {} out",
             count(callees.len() as u64, "host"),
             count(sum(|host| host.connections), "connection"),
             bytes(sum(|host| host.bytes_in)),

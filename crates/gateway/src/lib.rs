@@ -8,6 +8,7 @@
 mod ledger;
 mod names;
 mod open_files;
+pub mod record;
 mod relay;
 mod resolvers;
 mod upstream;
@@ -16,6 +17,7 @@ pub use ledger::{HostEntry, Ledger, NameEntry, NameOutcome, Verdict};
 pub use resolvers::Resolvers;
 
 use fodder_model::{network_policy::NetworkPolicy, proxy::Proxies};
+use record::Tap;
 use std::{
     collections::BTreeSet,
     io,
@@ -41,6 +43,8 @@ pub struct Settings {
     pub has_ipv6: bool,
     /// Where the build asks for names.
     pub name_server: Ipv4Addr,
+    /// What is done with what the build says.
+    pub tap: Tap,
 }
 
 /// A socket of the build's namespace.

@@ -1,6 +1,11 @@
 //! Names: queries of the build go to this machine's resolvers, and answers are remembered, so that connections are known by name.
 
-use crate::{Door, ledger::NameOutcome, relay::is_six};
+use crate::{
+    Door,
+    ledger::NameOutcome,
+    record::{Player, Tap},
+    relay::is_six,
+};
 use fodder_model::network_policy::Host;
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
@@ -82,6 +87,9 @@ async fn answer(door: &Door, query: &[u8], transport: Transport) -> Option<Vec<u
     let name = question.name().to_ascii();
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let kind = question.query_type();
+    if let Tap::Replay(player) = &door.settings.tap {
+        return replay(door, player, &message, question, &name);
+    }
     if !may_ask(door, &name) {
         door.ledger.name(&name, NameOutcome::RefusedByPolicy, []);
         return reply(&message, ResponseCode::Refused, Vec::new());
@@ -117,6 +125,21 @@ async fn answer(door: &Door, query: &[u8], transport: Transport) -> Option<Vec<u
             reply(&message, ResponseCode::ServFail, Vec::new())
         }
     }
+}
+
+/// In a replay a name has an address of the replay's own, or it is known that there is no such name.
+fn replay(door: &Door, player: &Player, message: &Message, question: &Query, name: &str) -> Option<Vec<u8>> {
+    if player.knows_no(name) {
+        door.ledger.name(name, NameOutcome::NotFound, []);
+        return reply(message, ResponseCode::NXDomain, Vec::new());
+    }
+    let address = door.stand_ins.of(name);
+    door.ledger.name(name, NameOutcome::Found, [address]);
+    let records = match question.query_type() {
+        RecordType::A => own_records(door, question, &[address]),
+        _ => Vec::new(),
+    };
+    reply(message, ResponseCode::NoError, records)
 }
 
 fn is_found(answer: &Option<(Vec<u8>, Message)>) -> bool {

@@ -4,6 +4,7 @@ use crate::{
     Door, Socket,
     ledger::{Traffic, Verdict},
     names,
+    record::{self, Tap},
     upstream::{self, Failure},
 };
 use fodder_model::network_policy::Call;
@@ -11,7 +12,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -105,9 +106,26 @@ async fn connect(door: &Arc<Door>, inside: TcpStream, target: SocketAddr) {
     }
     let (entry, traffic) = door.ledger.begin(target.ip(), target.port());
     let names = door.ledger.names_of(target.ip());
+    // Small requests and answers are not to wait for more.
+    let _ = inside.set_nodelay(true);
+    if let Tap::Replay(player) = &door.settings.tap {
+        match record::answer(player, inside, target, &names, &traffic).await {
+            Ok(()) => door.ledger.end(entry, Verdict::Connected, None, None),
+            Err((verdict, reason)) => door.ledger.end(entry, verdict, Some(reason), None),
+        }
+        return;
+    }
+    if let Tap::Record(recorder) = &door.settings.tap {
+        recorder.calls(target);
+    }
+    let unreachable = || match &door.settings.tap {
+        Tap::Record(recorder) => recorder.unreachable(target, &names),
+        Tap::None | Tap::Replay(_) => {}
+    };
     let call = Call { address: target.ip(), port: target.port(), names: &names };
     if let Err(refusal) = door.settings.policy.decide(&call, &door.settings.own_addresses) {
         door.ledger.end(entry, Verdict::RefusedByPolicy, Some(refusal.reason), refusal.flag);
+        unreachable();
         reset(inside);
         return;
     }
@@ -115,17 +133,31 @@ async fn connect(door: &Arc<Door>, inside: TcpStream, target: SocketAddr) {
         Ok(outside) => outside,
         Err(Failure { verdict, reason }) => {
             door.ledger.end(entry, verdict, Some(reason), None);
+            unreachable();
             reset(inside);
             return;
         }
     };
-    // Small requests and answers are not to wait for more.
-    let _ = inside.set_nodelay(true);
     let _ = outside.set_nodelay(true);
-    match copy_both(inside, outside, &traffic).await {
+    let result = match &door.settings.tap {
+        Tap::Record(recorder) => {
+            let far = record::Target { address: target, names: &names, proxies: &door.settings.proxies };
+            record::intercept(recorder, inside, outside, far, &traffic).await
+        }
+        Tap::None | Tap::Replay(_) => pass_on(inside, outside, &traffic).await,
+    };
+    match result {
+        Ok(()) => door.ledger.end(entry, Verdict::Connected, None, None),
+        Err((verdict, reason)) => door.ledger.end(entry, verdict, Some(reason), None),
+    }
+}
+
+/// Copies until both sides have ended, whatever it is.
+pub(crate) async fn pass_on(inside: TcpStream, outside: TcpStream, traffic: &Traffic) -> Result<(), (Verdict, String)> {
+    match copy_both(inside, outside, traffic).await {
         // A build that hangs up had what it wanted.
-        Ok(()) | Err(Cut { side: Side::Inside, .. }) => door.ledger.end(entry, Verdict::Connected, None, None),
-        Err(Cut { side: Side::Outside, error }) => door.ledger.end(entry, Verdict::Cut, Some(error.to_string()), None),
+        Ok(()) | Err(Cut { side: Side::Inside, .. }) => Ok(()),
+        Err(Cut { side: Side::Outside, error }) => Err((Verdict::Cut, error.to_string())),
     }
 }
 
@@ -183,9 +215,25 @@ async fn copy(
 }
 
 /// Ends a connection so that the other side sees an error at once.
-fn reset(stream: TcpStream) {
+pub(crate) fn reset(stream: TcpStream) {
     let _ = stream.set_zero_linger();
     drop(stream);
+}
+
+/// A connection that somebody else owns, and that may have to end in a way that nobody takes for its end.
+pub(crate) struct Lingering(Option<OwnedFd>);
+
+impl Lingering {
+    pub(crate) fn new(stream: &TcpStream) -> Self {
+        Lingering(stream.as_fd().try_clone_to_owned().ok())
+    }
+
+    /// From now on, closing it cuts it.
+    pub(crate) fn reset(self) {
+        if let Some(socket) = self.0 {
+            let _ = rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
+        }
+    }
 }
 
 /// Whether an address is of the newer kind.

@@ -21,6 +21,7 @@ pub mod options;
 pub mod plan;
 pub mod profile;
 pub mod proxy;
+pub mod recording;
 pub mod reference_graph;
 pub mod rewrite;
 pub mod sandbox;

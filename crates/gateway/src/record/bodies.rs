@@ -1,0 +1,157 @@
+//! The bodies of answers: files named by their hash, in a directory beside the recording. A file with such a name is whole.
+
+use super::RecordError;
+use fodder_model::recording::Body;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::BTreeSet,
+    fs::{File, TryLockError},
+    io::{self, Read, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+/// Names of files that are being written begin so.
+const PARTIAL: &str = ".partial-";
+
+/// Where the bodies of a recording are.
+pub(super) fn directory_of(file: &Path) -> PathBuf {
+    let mut path = file.as_os_str().to_owned();
+    path.push(".bodies");
+    path.into()
+}
+
+/// A directory that is being written, by nobody else.
+#[derive(Debug)]
+pub(super) struct Bodies {
+    pub(super) path: PathBuf,
+    /// Its lock goes with it.
+    directory: File,
+}
+
+impl Bodies {
+    pub(super) fn create(path: PathBuf) -> Result<Self, RecordError> {
+        let failed = |source| RecordError::Write { path: path.clone(), source };
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        let directory = File::open(&path).map_err(failed)?;
+        match directory.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(RecordError::Busy { path }),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        let bodies = Bodies { path, directory };
+        // What a run that was killed has left.
+        bodies.remove(|name| name.starts_with(PARTIAL));
+        Ok(bodies)
+    }
+
+    pub(super) fn start(&self) -> io::Result<Writer> {
+        let permissions = std::fs::Permissions::from_mode(0o666);
+        let file = tempfile::Builder::new().prefix(PARTIAL).permissions(permissions).tempfile_in(&self.path)?;
+        Ok(Writer { file, hasher: Sha256::new(), size: 0, directory: self.path.clone() })
+    }
+
+    /// Itself, open.
+    pub(super) fn directory(&self) -> &File {
+        &self.directory
+    }
+
+    /// What the recording does not need goes.
+    pub(super) fn keep_only(&self, wanted: &BTreeSet<&Body>) {
+        let names: BTreeSet<&str> = wanted.iter().map(|body| body.sha256.as_str()).collect();
+        self.remove(|name| !names.contains(name));
+    }
+
+    fn remove(&self, unwanted: impl Fn(&str) -> bool) {
+        let Ok(entries) = std::fs::read_dir(&self.path) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            // Only files of ours: somebody may have put others there.
+            let is_ours = |name: &str| name.starts_with(PARTIAL) || is_hash(name);
+            if name.to_str().is_some_and(|name| is_ours(name) && unwanted(name)) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+impl Drop for Bodies {
+    fn drop(&mut self) {
+        // Succeeds only when nothing was recorded.
+        let _ = std::fs::remove_dir(&self.path);
+    }
+}
+
+fn is_hash(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// A body that is being written.
+#[derive(Debug)]
+pub(super) struct Writer {
+    file: tempfile::NamedTempFile,
+    hasher: Sha256,
+    pub(super) size: u64,
+    directory: PathBuf,
+}
+
+impl Writer {
+    pub(super) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.hasher.update(piece);
+        self.size += piece.len() as u64;
+        self.file.write_all(piece)
+    }
+
+    pub(super) fn finish(self) -> io::Result<Body> {
+        let body = Body { sha256: hexadecimal(self.hasher), size: self.size };
+        let path = self.directory.join(&body.sha256);
+        self.file.persist(path).map_err(|error| error.error)?;
+        Ok(body)
+    }
+}
+
+/// The hash of what was sent, of which nothing else is kept.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counter {
+    hasher: Sha256,
+    size: u64,
+}
+
+impl Counter {
+    pub(super) fn add(&mut self, piece: &[u8]) {
+        self.hasher.update(piece);
+        self.size += piece.len() as u64;
+    }
+
+    pub(super) fn body(&self) -> Body {
+        Body { sha256: hexadecimal(self.hasher.clone()), size: self.size }
+    }
+}
+
+fn hexadecimal(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Makes sure that a body is what its name says.
+pub(super) fn check(directory: &Path, body: &Body) -> Result<(), RecordError> {
+    let path = directory.join(&body.sha256);
+    let damaged = || RecordError::Damaged { path: path.clone(), body: body.clone() };
+    let failed = |source| RecordError::Read { path: path.clone(), source };
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(damaged()),
+        Err(error) => return Err(failed(error)),
+    };
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(damaged());
+    }
+    let mut counter = Counter::default();
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => break,
+            length => counter.add(&buffer[..length]),
+        }
+    }
+    if counter.body() == *body { Ok(()) } else { Err(damaged()) }
+}

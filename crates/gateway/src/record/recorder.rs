@@ -1,0 +1,162 @@
+//! A recording that is being made.
+
+use super::{
+    RecordError,
+    authority::{Authority, provider},
+    bodies::{Bodies, Writer, directory_of},
+};
+use crate::ledger::{NameEntry, NameOutcome};
+use fodder_model::recording::{Exchange, Host, HostKind, Recording, Redactor, VERSION};
+use rustls::{
+    RootCertStore,
+    client::WebPkiServerVerifier,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, Write},
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Keeps what a build exchanges. Nothing of it counts before [`Recorder::finish`].
+#[derive(Debug)]
+pub struct Recorder {
+    file: PathBuf,
+    bodies: Bodies,
+    pub(super) authority: Authority,
+    /// `None` when the bundle vouches for nobody.
+    pub(super) verifier: Option<Arc<WebPkiServerVerifier>>,
+    salt: String,
+    pub(super) redactor: Redactor,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    exchanges: BTreeMap<u64, Exchange>,
+    hosts: BTreeMap<String, Host>,
+    loopback_ports: BTreeSet<u16>,
+    not_recorded: BTreeSet<String>,
+    error: Option<io::Error>,
+}
+
+impl Recorder {
+    /// Gets ready to write `file`. `bundle` are the certificates in PEM that real servers are judged by.
+    pub fn create(file: &Path, bundle: &[u8]) -> Result<Self, RecordError> {
+        let failed = |source| RecordError::Write { path: file.to_owned(), source };
+        let file = std::path::absolute(file).map_err(failed)?;
+        if file.is_dir() {
+            return Err(RecordError::Write { path: file, source: io::ErrorKind::IsADirectory.into() });
+        }
+        let mut salt = [0; 16];
+        rustix::rand::getrandom(&mut salt[..], rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| failed(error.into()))?;
+        let salt: String = salt.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(bundle).flatten() {
+            // Bundles hold certificates that nobody can use; everybody leaves them out.
+            let _ = roots.add(certificate);
+        }
+        Ok(Recorder {
+            bodies: Bodies::create(directory_of(&file))?,
+            file,
+            authority: Authority::new()?,
+            verifier: WebPkiServerVerifier::builder_with_provider(roots.into(), provider()).build().ok(),
+            redactor: Redactor::new(&salt),
+            salt,
+            state: Mutex::default(),
+        })
+    }
+
+    /// The certificate that the build must trust, in PEM.
+    pub fn certificate(&self) -> &str {
+        self.authority.pem()
+    }
+
+    /// Writes the recording, whole or not at all. `names` are those of the ledger.
+    pub fn finish(&self, derivation: &str, names: &[NameEntry]) -> Result<Recording, RecordError> {
+        let failed = |source| RecordError::Write { path: self.file.clone(), source };
+        let mut state = self.state();
+        if let Some(source) = state.error.take() {
+            return Err(RecordError::Write { path: self.bodies.path.clone(), source });
+        }
+        let recording = Recording {
+            version: VERSION,
+            derivation: derivation.to_owned(),
+            salt: self.salt.clone(),
+            names: names.iter().map(|entry| (entry.name.clone(), entry.outcome == NameOutcome::Found)).collect(),
+            hosts: std::mem::take(&mut state.hosts),
+            loopback_ports: std::mem::take(&mut state.loopback_ports),
+            exchanges: std::mem::take(&mut state.exchanges).into_values().collect(),
+            not_recorded: std::mem::take(&mut state.not_recorded),
+        };
+        drop(state);
+        rustix::fs::syncfs(self.bodies.directory()).map_err(|error| failed(error.into()))?;
+        let directory = self.file.parent().unwrap_or(Path::new("/"));
+        let permissions = std::fs::Permissions::from_mode(0o666);
+        let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(directory).map_err(failed)?;
+        file.write_all(recording.write().as_bytes()).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(&self.file).map_err(|error| failed(error.error))?;
+        // Only now: until then the previous recording was the valid one, and these were its bodies.
+        self.bodies.keep_only(&recording.bodies());
+        Ok(recording)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of a request.
+    pub(super) fn number(&self) -> u64 {
+        let mut state = self.state();
+        state.next += 1;
+        state.next
+    }
+
+    pub(super) fn add(&self, number: u64, exchange: Exchange) {
+        self.state().exchanges.insert(number, exchange);
+    }
+
+    /// How a host was reached; the best way counts.
+    pub(crate) fn host(&self, name: &str, port: u16, kind: HostKind, http2: bool) {
+        let mut state = self.state();
+        let host = state.hosts.entry(format!("{name}:{port}")).or_insert(Host { kind, http2 });
+        host.kind = host.kind.max(kind);
+        host.http2 |= http2;
+    }
+
+    /// A connection begins.
+    pub(crate) fn calls(&self, target: SocketAddr) {
+        if target.ip().is_loopback() {
+            self.state().loopback_ports.insert(target.port());
+        }
+    }
+
+    /// Nobody was there, or nobody may be called there.
+    pub(crate) fn unreachable(&self, target: SocketAddr, names: &BTreeSet<String>) {
+        if names.is_empty() {
+            self.host(&target.ip().to_string(), target.port(), HostKind::Unreachable, false);
+        }
+        for name in names {
+            self.host(name, target.port(), HostKind::Unreachable, false);
+        }
+    }
+
+    pub(super) fn cannot_record(&self, what: String) {
+        self.state().not_recorded.insert(what);
+    }
+
+    pub(super) fn start_body(&self) -> Option<Writer> {
+        self.bodies.start().map_err(|error| self.fail(error)).ok()
+    }
+
+    /// The build goes on; there will be no recording.
+    pub(super) fn fail(&self, error: io::Error) {
+        self.state().error.get_or_insert(error);
+    }
+}
