@@ -34,8 +34,6 @@ impl Server {
     pub fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (authority, configuration) = certificates();
-        let mut configuration = Arc::unwrap_or_clone(configuration);
-        configuration.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
         std::fs::write(directory.path().join("ca.pem"), authority).expect("write the certificate");
         let root = directory.path().join("files");
         std::fs::create_dir(&root).expect("create a directory");
@@ -49,7 +47,7 @@ impl Server {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
-                let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(configuration));
+                let acceptor = tokio_rustls::TlsAcceptor::from(configuration);
                 tokio::select! {
                     () = serve(listener, acceptor, root, log) => {}
                     _ = stopped => {}
@@ -80,11 +78,6 @@ impl Server {
     /// The address of a file.
     pub fn url(&self, name: &str) -> String {
         format!("https://localhost:{}/{name}", self.port)
-    }
-
-    /// The port on this machine's loopback, for `--allow-loopback`.
-    pub fn port(&self) -> String {
-        self.port.to_string()
     }
 
     /// The authority's certificate.
@@ -211,6 +204,11 @@ fn answer<B>(request: &Request<B>, root: &Path, log: &Mutex<Vec<String>>) -> Res
     } else if let Some(name) = path.strip_prefix("/redirect/") {
         response.status(StatusCode::FOUND).header(header::LOCATION, format!("/{name}")).body(Full::default())
     } else {
+        let coding = path.strip_prefix("/encoded/").and_then(|rest| rest.split('/').next());
+        let response = match coding {
+            Some(coding) => response.header(header::CONTENT_ENCODING, coding),
+            None => response,
+        };
         match read(path) {
             Ok(contents) if request.method() == Method::HEAD => {
                 response.header(header::CONTENT_LENGTH, contents.len()).body(Full::default())

@@ -256,3 +256,32 @@ fn loopback_of_both_families_is_reached_where_it_is_allowed() {
     assert_eq!(said, ["hello"]);
     assert_eq!(entry(&result, "::1", six)["bytesIn"], 5);
 }
+
+/// Nor does a build that asks and connects without end take the runner with it.
+#[test]
+fn floods_are_survived() {
+    let world = World::new();
+    let (said, result) = world.says(
+        "
+import resource, struct
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+def question(name):
+    return b'\\x12\\x34\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0' + bytes([len(name)]) + name.encode() + b'\\7example\\0\\0\\1\\0\\1'
+channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for number in range(5000): channel.sendto(question(f'flood{number}'), ('10.0.2.3', 53))
+held = []
+for number in range(3000):
+    stream = socket.socket(); stream.setblocking(False)
+    stream.connect_ex(('198.51.100.7', 8321)); held.append(stream)
+time.sleep(1)
+for stream in held: stream.close()
+for _ in range(50):
+    answer = call('public.example', 80)
+    if answer.startswith('hello'): break
+    time.sleep(0.2)
+say(answer)",
+        &[],
+    );
+    assert_eq!(said, ["hello from 198.51.100.7 80"], "{result:#}");
+}

@@ -115,6 +115,9 @@ pub(crate) struct Traffic {
 /// it are known by no name, so where names are needed they are refused.
 const LIST_LIMIT: usize = 10_000;
 
+/// Likewise for addresses of names.
+const ADDRESS_LIMIT: usize = 100_000;
+
 /// What names beyond it are counted under.
 const FURTHER_NAMES: &str = "*";
 
@@ -127,6 +130,8 @@ type Key = (IpAddr, u16, Verdict, Option<String>);
 struct Page {
     hosts: BTreeMap<Key, HostEntry>,
     names: BTreeMap<String, NameEntry>,
+    /// The names of each address.
+    named: BTreeMap<IpAddr, BTreeSet<String>>,
     /// Connections that have not ended.
     open: BTreeMap<u64, (IpAddr, u16, u64, Arc<Traffic>)>,
     next: u64,
@@ -162,7 +167,7 @@ impl Book {
 
     /// A name was asked for.
     pub(crate) fn name(&self, name: &str, outcome: NameOutcome, addresses: impl IntoIterator<Item = IpAddr>) {
-        let mut page = self.page();
+        let page = &mut *self.page();
         if page.names.len() >= LIST_LIMIT && !page.names.contains_key(name) {
             let entry = page.names.entry(FURTHER_NAMES.to_owned()).or_insert_with(|| NameEntry {
                 name: FURTHER_NAMES.to_owned(),
@@ -180,16 +185,19 @@ impl Book {
             queries: 0,
         });
         entry.queries += 1;
-        entry.addresses.extend(addresses);
+        for address in addresses {
+            if page.named.len() < ADDRESS_LIMIT || page.named.contains_key(&address) {
+                page.named.entry(address).or_default().insert(name.to_owned());
+                entry.addresses.insert(address);
+            }
+        }
         // A name with addresses of one family is not found in the other.
         entry.outcome = if entry.addresses.is_empty() { outcome } else { NameOutcome::Found };
     }
 
     /// The names that were answered with this address.
     pub(crate) fn names_of(&self, address: IpAddr) -> BTreeSet<String> {
-        let page = self.page();
-        let names = page.names.values().filter(|entry| entry.addresses.contains(&address));
-        names.map(|entry| entry.name.clone()).collect()
+        self.page().named.get(&address).cloned().unwrap_or_default()
     }
 
     /// No more is written. What was still open ended with the build.
@@ -198,11 +206,10 @@ impl Book {
         for number in page.open.keys().copied().collect::<Vec<_>>() {
             page.end(number, Verdict::Connected, None, None);
         }
-        let names = std::mem::take(&mut page.names);
+        let (names, named) = (std::mem::take(&mut page.names), std::mem::take(&mut page.named));
         let mut hosts: Vec<HostEntry> = std::mem::take(&mut page.hosts).into_values().collect();
         for host in &mut hosts {
-            let known = names.values().filter(|entry| entry.addresses.contains(&host.address));
-            host.names = known.map(|entry| entry.name.clone()).collect();
+            host.names = named.get(&host.address).cloned().unwrap_or_default();
         }
         hosts.sort_by_key(|host| (host.first_time, host.address, host.port));
         Ledger { hosts, names: names.into_values().collect() }
