@@ -52,8 +52,13 @@ fn the_built_in_fetcher_runs_under_the_protections_of_any_builder() {
     let lab = Lab::new();
     lab.write("derivation.json", builtin_fetch(b"hello\n", &url).to_string());
     let ca_file = server.ca_file();
-    let (code, result) =
-        lab.build_json(&["--ca-file", text(&ca_file), "--allow-loopback", &server.port().to_string(), "derivation.json"]);
+    let (code, result) = lab.build_json(&[
+        "--ca-file",
+        text(&ca_file),
+        "--allow-loopback",
+        &server.port().to_string(),
+        "derivation.json",
+    ]);
     assert_eq!(code, 0, "{result:#}");
     let isolation = &result["isolation"];
     for protection in ["noCapabilities", "noNewPrivileges"] {

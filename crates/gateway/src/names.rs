@@ -112,10 +112,13 @@ async fn answer(door: &Door, query: &[u8], transport: Transport) -> Option<Vec<u
             reply(&message, ResponseCode::NoError, own_records(door, question, &[address]))
         }
         Some((bytes, answer)) => {
-            let outcome = match answer.metadata.response_code {
-                ResponseCode::NoError => NameOutcome::Found,
-                ResponseCode::NXDomain => NameOutcome::NotFound,
-                _ => NameOutcome::NoAnswer,
+            let code = answer.metadata.response_code;
+            let outcome = if code == ResponseCode::NoError {
+                NameOutcome::Found
+            } else if code == ResponseCode::NXDomain {
+                NameOutcome::NotFound
+            } else {
+                NameOutcome::NoAnswer
             };
             door.ledger.name(&name, outcome, answer.answers.iter().filter_map(address_of));
             Some(bytes)
@@ -135,10 +138,8 @@ fn replay(door: &Door, player: &Player, message: &Message, question: &Query, nam
     }
     let address = door.stand_ins.of(name);
     door.ledger.name(name, NameOutcome::Found, [address]);
-    let records = match question.query_type() {
-        RecordType::A => own_records(door, question, &[address]),
-        _ => Vec::new(),
-    };
+    let records =
+        if question.query_type() == RecordType::A { own_records(door, question, &[address]) } else { Vec::new() };
     reply(message, ResponseCode::NoError, records)
 }
 
@@ -204,10 +205,12 @@ fn own_records(door: &Door, question: &Query, addresses: &[IpAddr]) -> Vec<Recor
 }
 
 fn address_of(record: &Record) -> Option<IpAddr> {
-    match &record.data {
-        RData::A(address) => Some(IpAddr::V4(address.0)),
-        RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-        _ => None,
+    if let RData::A(address) = &record.data {
+        Some(IpAddr::V4(address.0))
+    } else if let RData::AAAA(address) = &record.data {
+        Some(IpAddr::V6(address.0))
+    } else {
+        None
     }
 }
 
