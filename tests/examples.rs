@@ -22,7 +22,7 @@ struct Example {
     files: &'static [&'static str],
 }
 
-const EXAMPLES: [Example; 8] = [
+const EXAMPLES: [Example; 9] = [
     Example {
         folder: "normal",
         code: 100,
@@ -70,6 +70,13 @@ const EXAMPLES: [Example; 8] = [
         files: &["is-odd/index.js", "is-number/package.json"],
     },
     Example {
+        folder: "pnpm-deps",
+        code: 0,
+        status: "Built",
+        says: &["Done in "],
+        files: &[],
+    },
+    Example {
         folder: "uv",
         code: 0,
         status: "Built",
@@ -84,6 +91,9 @@ const EXAMPLES: [Example; 8] = [
         files: &["pyvenv.cfg", "bin/python"],
     },
 ];
+
+/// What `examples/pnpm-deps` says it needs. Another version lays its store out in another way.
+const PNPM: &str = "pnpm@10.34.8";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples")
@@ -190,7 +200,7 @@ fn a_declared_hash_grants_the_network() {
     value["outputHash"] = hash.stdout.trim_end().into();
     let file = lab.write("derivation.json", value.to_string());
     check(&lab, "fixed-output", &file, |command| {
-        command.arg("--ca-file").arg(server.ca_file());
+        command.arg("--ca-file").arg(server.ca_file()).args(["--allow-loopback", &server.port()]);
     });
 }
 
@@ -222,6 +232,44 @@ fn cargo_vendors_what_the_manifest_pins() {
 fn npm_installs_what_the_manifest_pins() {
     need("npm", "npm");
     check(&Lab::new(), "npm", &derivation("npm"), |_| {});
+}
+
+/// The committed hash is that of `PNPM`'s store; a run that is cold again, under another directory, comes to the same.
+#[test]
+fn pnpm_fetches_what_the_lock_file_pins() {
+    need("npm", "npm");
+    need("jq", "jq");
+    let lab = Lab::new();
+    let mut command = Command::new("npm");
+    command.args(["install", "--global", "--no-audit", "--no-fund", "--prefix", "tool", PNPM]);
+    // Nothing of npm's own is written outside the lab.
+    command.args(["--cache", "npm-cache"]).current_dir(lab.path());
+    let run = lab.run(command);
+    assert_eq!(run.code, 0, "this test could not install {PNPM}: {}", run.stderr);
+    let path = std::env::var("PATH").expect("a search path");
+    let path = format!("{}:{path}", lab.path().join("tool/bin").display());
+    let outcome = check(&lab, "pnpm-deps", &derivation("pnpm-deps"), |command| {
+        command.env("PATH", &path);
+    });
+    let store = PathBuf::from(outcome["outputs"]["out"]["realPath"].as_str().expect("a path")).join("v10");
+    assert!(!store.join("tmp").exists() && !store.join("projects").exists());
+    let indices: Vec<PathBuf> = walk(&store.join("index"));
+    assert_eq!(indices.len(), 2, "{indices:?}");
+    for index in indices {
+        let text = std::fs::read_to_string(&index).expect("read");
+        assert!(text.contains("integrity") && !text.contains("checkedAt"), "{}: {text}", index.display());
+    }
+    let mut command = lab.command(&["build", "--no-link", "--rebuild", "--store"]);
+    command.arg(lab.store()).arg(derivation("pnpm-deps")).env("PATH", &path);
+    let again = lab.run(command);
+    assert_eq!(again.code, 0, "{}", again.stderr);
+}
+
+/// All files of a directory.
+fn walk(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
 /// Two steps: what is fetched has no trace of the machine, and what is made of it, without the network, has them again.

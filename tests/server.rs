@@ -67,6 +67,11 @@ impl Server {
         format!("https://localhost:{}/{name}", self.port)
     }
 
+    /// The port on this machine's loopback, for `--allow-loopback`.
+    pub fn port(&self) -> String {
+        self.port.to_string()
+    }
+
     /// The authority's certificate.
     pub fn ca_file(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
