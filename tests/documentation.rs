@@ -152,6 +152,8 @@ fn profile_entries(name: &str) -> String {
             When::Always => "always",
             When::Network => "with the network",
             When::NoNetwork => "without the network",
+            When::Gateway => "with the gateway",
+            When::HostNetwork => "with the host's network",
         };
         writeln!(text, "| `{}` | {when} | {} |", entry.path(), entry.why.replace('|', "\\|")).expect("a string");
     }

@@ -1,8 +1,14 @@
 //! A real HTTPS server on loopback, with a certificate authority of its own that nobody else knows.
 
 use http_body_util::Full;
-use hyper::{Request, Response, StatusCode, body::Bytes, header, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::{
+    Request, Response, StatusCode,
+    body::Bytes,
+    header,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::PrivateKeyDer;
 use std::{
@@ -10,6 +16,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 use tokio::sync::oneshot;
+
+/// What a client that speaks it says during the handshake (RFC 9113, section 3.3).
+const HTTP_2: &[u8] = b"h2";
 
 /// Serves the files of a directory until it is dropped. `/redirect/NAME` leads to `/NAME`; what is below `/private/`
 /// takes a password.
@@ -26,6 +35,8 @@ impl Server {
     pub fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (authority, configuration) = certificates();
+        let mut configuration = Arc::unwrap_or_clone(configuration);
+        configuration.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
         std::fs::write(directory.path().join("ca.pem"), authority).expect("write the certificate");
         let root = directory.path().join("files");
         std::fs::create_dir(&root).expect("create a directory");
@@ -39,7 +50,7 @@ impl Server {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
-                let acceptor = tokio_rustls::TlsAcceptor::from(configuration);
+                let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(configuration));
                 tokio::select! {
                     () = serve(listener, acceptor, root, log) => {}
                     _ = stopped => {}
@@ -136,7 +147,13 @@ async fn serve(
                 let answer = answer(&request, &root, &log);
                 async move { Ok::<_, std::convert::Infallible>(answer) }
             });
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+            let is_two = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
+            let stream = TokioIo::new(stream);
+            if is_two {
+                let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(stream, answer).await;
+            } else {
+                let _ = http1::Builder::new().serve_connection(stream, answer).await;
+            }
         });
     }
 }
