@@ -34,6 +34,8 @@ impl Server {
     pub fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (authority, configuration) = certificates();
+        let mut configuration = Arc::unwrap_or_clone(configuration);
+        configuration.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         std::fs::write(directory.path().join("ca.pem"), authority).expect("write the certificate");
         let root = directory.path().join("files");
         std::fs::create_dir(&root).expect("create a directory");
@@ -47,7 +49,7 @@ impl Server {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
-                let acceptor = tokio_rustls::TlsAcceptor::from(configuration);
+                let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(configuration));
                 tokio::select! {
                     () = serve(listener, acceptor, root, log) => {}
                     _ = stopped => {}
@@ -70,14 +72,14 @@ impl Server {
         self.directory.path().join("files")
     }
 
-    /// Where it listens.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// The address of a file.
     pub fn url(&self, name: &str) -> String {
         format!("https://localhost:{}/{name}", self.port)
+    }
+
+    /// The port on this machine's loopback, for `--allow-loopback`.
+    pub fn port(&self) -> String {
+        self.port.to_string()
     }
 
     /// The authority's certificate.
@@ -117,7 +119,7 @@ pub fn certificates() -> (String, Arc<rustls::ServerConfig>) {
     parameters.use_authority_key_identifier_extension = true;
     let certificate = parameters.signed_by(&key, &issuer).expect("a certificate");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut configuration = rustls::ServerConfig::builder_with_provider(provider)
+    let configuration = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("protocol versions")
         .with_no_client_auth()
@@ -126,7 +128,6 @@ pub fn certificates() -> (String, Arc<rustls::ServerConfig>) {
             PrivateKeyDer::try_from(key.serialize_der()).expect("a key in DER"),
         )
         .expect("a certificate and its key");
-    configuration.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     (authority, Arc::new(configuration))
 }
 
