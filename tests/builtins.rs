@@ -52,14 +52,14 @@ fn the_built_in_fetcher_runs_under_the_protections_of_any_builder() {
     let lab = Lab::new();
     lab.write("derivation.json", builtin_fetch(b"hello\n", &url).to_string());
     let ca_file = server.ca_file();
-    let (code, result) = lab.build_json(&["--ca-file", text(&ca_file), "derivation.json"]);
+    let (code, result) = lab.build_json(&["--ca-file", text(&ca_file), "--allow-loopback", &server.port(), "derivation.json"]);
     assert_eq!(code, 0, "{result:#}");
     let isolation = &result["isolation"];
     for protection in ["noCapabilities", "noNewPrivileges"] {
         assert_eq!(isolation[protection], true, "{isolation:#}");
     }
     assert!(isolation["seccompInstructions"].as_u64().expect("a filter") > 100, "{isolation:#}");
-    for namespace in ["user", "mount", "pid", "ipc", "uts"] {
+    for namespace in ["user", "mount", "pid", "ipc", "uts", "network"] {
         let found = isolation["namespaces"].as_array().expect("namespaces");
         assert!(found.contains(&json!(namespace)), "{namespace}: {isolation:#}");
     }

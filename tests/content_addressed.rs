@@ -248,6 +248,8 @@ fn an_impure_derivation_has_no_network_unless_it_is_asked_for() {
     assert_eq!(text(&result, "/network/mode"), "none");
     let (code, result) = set.build(&lab, &path, &["--network", "host"]);
     assert_eq!((code, text(&result, "/network/mode")), (0, "host"), "{result:#}");
+    let (code, result) = set.build(&lab, &path, &["--network", "gateway"]);
+    assert_eq!((code, text(&result, "/network/mode")), (0, "gateway"), "{result:#}");
 }
 
 #[test]

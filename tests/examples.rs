@@ -190,7 +190,7 @@ fn a_declared_hash_grants_the_network() {
     value["outputHash"] = hash.stdout.trim_end().into();
     let file = lab.write("derivation.json", value.to_string());
     check(&lab, "fixed-output", &file, |command| {
-        command.arg("--ca-file").arg(server.ca_file());
+        command.arg("--ca-file").arg(server.ca_file()).args(["--allow-loopback", &server.port()]);
     });
 }
 

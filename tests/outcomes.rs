@@ -399,7 +399,7 @@ fn the_json_result_of_a_fixed_output_has_its_content_address() {
     let result = ends(&lab, &recipe, &[], 0, "Built");
     assert_eq!(text(&result, "/outputs/out/ca"), "fixed:sha256:1r3v22qkypccqifzbww5lrn6hf1chi23m6zzkyvb8bvg457nxslq");
     assert_eq!(result["hash"], json!({ "specified": HI, "got": HI }));
-    assert_eq!(text(&result, "/network/mode"), "host");
+    assert_eq!(text(&result, "/network/mode"), "gateway");
 }
 
 #[test]

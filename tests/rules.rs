@@ -61,7 +61,7 @@ fn listener() -> (u16, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn a_service_on_the_host_is_out_of_reach_without_a_declared_hash_and_in_reach_with_one() {
+fn a_service_on_the_host_is_out_of_reach_unless_there_is_a_declared_hash_and_a_word_of_the_person() {
     let lab = Lab::new();
     let (port, count) = listener();
     let script =
@@ -74,13 +74,20 @@ fn a_service_on_the_host_is_out_of_reach_without_a_declared_hash_and_in_reach_wi
         assert_eq!(count.load(Ordering::SeqCst), 0, "{profile}");
     }
     let fixed = Recipe::new("fixed", &script).fixed_to("0\n");
-    let run = lab.make(&fixed, &[]);
+    let run = lab.make(&fixed, &["--allow-loopback", &port.to_string()]);
     assert_eq!(run.code, 0, "{run:?}");
     assert_eq!(count.load(Ordering::SeqCst), 1);
+    let shared = Recipe::new("shared", &script).fixed_to("0\n");
+    let run = lab.make(&shared, &["--network", "host"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(count.load(Ordering::SeqCst), 2);
     let refused = Recipe::new("refused", &script).fixed_to("1\n");
+    let run = lab.make(&refused, &[]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let refused = Recipe::new("offline", &script).fixed_to("1\n");
     let run = lab.make(&refused, &["--network", "none"]);
     assert_eq!(run.code, 0, "{run:?}");
-    assert_eq!(count.load(Ordering::SeqCst), 1, "--network none takes the network away");
+    assert_eq!(count.load(Ordering::SeqCst), 2, "--network none takes the network away");
 }
 
 #[test]

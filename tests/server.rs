@@ -5,6 +5,7 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Frame},
     header,
+    server::conn::{http1, http2},
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -17,6 +18,9 @@ use std::{
     task::{Context, Poll},
 };
 use tokio::sync::oneshot;
+
+/// What a client that speaks it says during the handshake (RFC 9113, section 3.3).
+const HTTP_2: &[u8] = b"h2";
 
 /// Serves the files of a directory until it is dropped, also in parts. `/redirect/NAME` leads to `/NAME`; what is below `/private/`
 /// takes a password; `/streamed/NAME` does not say how long it is, `/gzip/NAME` is compressed, `/version` is the protocol's, and
@@ -34,6 +38,8 @@ impl Server {
     pub fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (authority, configuration) = certificates();
+        let mut configuration = Arc::unwrap_or_clone(configuration);
+        configuration.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
         std::fs::write(directory.path().join("ca.pem"), authority).expect("write the certificate");
         let root = directory.path().join("files");
         std::fs::create_dir(&root).expect("create a directory");
@@ -47,7 +53,7 @@ impl Server {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
-                let acceptor = tokio_rustls::TlsAcceptor::from(configuration);
+                let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(configuration));
                 tokio::select! {
                     () = serve(listener, acceptor, root, log) => {}
                     _ = stopped => {}
@@ -70,14 +76,14 @@ impl Server {
         self.directory.path().join("files")
     }
 
-    /// Where it listens.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// The address of a file.
     pub fn url(&self, name: &str) -> String {
         format!("https://localhost:{}/{name}", self.port)
+    }
+
+    /// The port on this machine's loopback, for `--allow-loopback`.
+    pub fn port(&self) -> String {
+        self.port.to_string()
     }
 
     /// The authority's certificate.
@@ -117,7 +123,7 @@ pub fn certificates() -> (String, Arc<rustls::ServerConfig>) {
     parameters.use_authority_key_identifier_extension = true;
     let certificate = parameters.signed_by(&key, &issuer).expect("a certificate");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut configuration = rustls::ServerConfig::builder_with_provider(provider)
+    let configuration = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("protocol versions")
         .with_no_client_auth()
@@ -126,7 +132,6 @@ pub fn certificates() -> (String, Arc<rustls::ServerConfig>) {
             PrivateKeyDer::try_from(key.serialize_der()).expect("a key in DER"),
         )
         .expect("a certificate and its key");
-    configuration.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     (authority, Arc::new(configuration))
 }
 
@@ -145,14 +150,12 @@ async fn serve(
                 let answer = answer(&request, &root, &log);
                 async move { Ok::<_, std::convert::Infallible>(answer) }
             });
-            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let is_two = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
             let stream = TokioIo::new(stream);
-            if is_http2 {
-                let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                    .serve_connection(stream, answer)
-                    .await;
+            if is_two {
+                let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(stream, answer).await;
             } else {
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(stream, answer).await;
+                let _ = http1::Builder::new().serve_connection(stream, answer).await;
             }
         });
     }

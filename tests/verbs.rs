@@ -104,7 +104,7 @@ fn explain_tells_people_why_there_is_a_network_or_none() {
     let plain = explain(&Recipe::new("plain", "true"));
     assert!(plain.contains("\n  none         because no output hash is declared"), "{plain}");
     let fixed = explain(&Recipe::new("fixed", "true").fixed_to(""));
-    assert!(fixed.contains("\n  the host's   because "), "{fixed}");
+    assert!(fixed.contains("\n  gateway      because "), "{fixed}");
     for heading in ["Namespaces", "Identity", "Root", "Builder", "Environment", "Limits", "Afterwards"] {
         assert!(plain.contains(&format!("\n{heading}\n")), "no {heading}: {plain}");
     }

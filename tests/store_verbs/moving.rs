@@ -232,3 +232,11 @@ fn optimise_does_not_spread_damage() {
     assert_eq!(std::fs::read_to_string(lab.real(&two)).expect("read"), "good contents");
     assert_eq!(ours(&lab, &["verify", "--check-contents"]).code, 1);
 }
+
+#[test]
+fn verify_repairs_nothing() {
+    let lab = Lab::new();
+    let run = lab.fodder(&["store", "verify", "--repair", "--store", "store"]);
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    assert!(run.stderr.contains("--repair"), "{}", run.stderr);
+}

@@ -172,7 +172,7 @@ fn print_sandbox(sandbox: &SandboxPlan, reasons: &BTreeMap<String, String>) {
     for (namespace, name, why) in NAMESPACES {
         item(name, if namespaces.contains(&namespace) { why } else { "the host's" });
     }
-    if let Some(Door { address, address6, name_server, loopback_ports: _, ports: _ }) = door {
+    if let Some(Door { address, address6, name_server, loopback_ports: _, ports: _, redirect: _ }) = door {
         let six = address6.map(|six| format!(" and {six}")).unwrap_or_default();
         item(
             "door",

@@ -98,8 +98,7 @@ async fn answer(door: &Door, query: &[u8], transport: Transport) -> Option<Vec<u
         return reply(&message, ResponseCode::NoError, records);
     }
     if kind == RecordType::AAAA && !door.settings.has_ipv6 {
-        // There is such a name, perhaps, but no such way to it.
-        return reply(&message, ResponseCode::NoError, Vec::new());
+        return reply(&message, without_ipv6(door, &message, transport).await, Vec::new());
     }
     match ask(door, query, message.metadata.id, transport).await {
         // Behind a proxy, this machine may know no names but its own.
@@ -154,6 +153,23 @@ impl StandIns {
         let number = *names.entry(name.to_owned()).or_insert(next);
         let [high, low] = number.to_be_bytes();
         IpAddr::V4(Ipv4Addr::new(198, 18, high, low))
+    }
+}
+
+/// No name has addresses that there is no way to. But a name that is none, or of which nobody knows, is so in both kinds: a C library
+/// that heard "no such addresses" for one and "try again" for the other would take it for final.
+async fn without_ipv6(door: &Door, message: &Message, transport: Transport) -> ResponseCode {
+    if !door.settings.proxies.is_empty() {
+        return ResponseCode::NoError;
+    }
+    let mut four = message.clone();
+    for question in &mut four.queries {
+        question.set_query_type(RecordType::A);
+    }
+    let Ok(query) = four.to_vec() else { return ResponseCode::ServFail };
+    match ask(door, &query, message.metadata.id, transport).await {
+        Some((_, answer)) => answer.metadata.response_code,
+        None => ResponseCode::ServFail,
     }
 }
 

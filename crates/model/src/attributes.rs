@@ -206,7 +206,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     row("allowSubstitutes", Switch, Builder, "When false, the outputs are built although a binary cache has them."),
     row("__noChroot", Switch, Builder, "Refused: there is no build without a sandbox."),
     row("__contentAddressed", Switch, Builder, "The outputs' paths follow from what is in them."),
-    row("__impure", Switch, Builder, "Built anew every time; has the network only with `--network host`."),
+    row("__impure", Switch, Builder, "Built anew every time; has the network only with `--network gateway` or `host`."),
     row("fodder", Object, Fodder, "Settings of this program: `profile`."),
 ];
 

@@ -49,8 +49,10 @@ pub struct Door {
     pub name_server: Ipv4Addr,
     /// Ports of the builder's loopback that are caught as well: what answers there is the host's.
     pub loopback_ports: Vec<u16>,
-    /// Ports to catch where the kernel cannot redirect all of them.
+    /// Ports to catch where not all of them are redirected.
     pub ports: Vec<u16>,
+    /// Whether the kernel is asked to redirect all ports; one without nf_tables does not.
+    pub redirect: bool,
 }
 
 /// A kind of namespace, see namespaces(7).

@@ -95,6 +95,7 @@ pub(super) fn door(mode: NetworkMode, host: &HostFacts, policy: &NetworkPolicy) 
             name_server: NAME_SERVER,
             loopback_ports: policy.loopback_ports.iter().copied().collect(),
             ports: PORTS.to_vec(),
+            redirect: true,
         }),
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn raise_loopback() -> Result<(), Failure> {
 
 /// Opens the door in the current network namespace, which must be new.
 pub(super) fn open(door: &Door) -> Result<Vec<(DoorSocket, OwnedFd)>, Failure> {
-    let Door { address, address6, name_server, loopback_ports, ports } = door;
+    let Door { address, address6, name_server, loopback_ports, ports, redirect } = door;
     raise_loopback()?;
     let netlink = Netlink::open(SockProtocol::NetlinkRoute)?;
     own_address(&netlink, libc::AF_INET, &address.octets(), 32)?;
@@ -62,16 +62,16 @@ pub(super) fn open(door: &Door) -> Result<Vec<(DoorSocket, OwnedFd)>, Failure> {
         everything_is_local(&netlink, libc::AF_INET6, &address6.octets())?;
     }
     let mut sockets = vec![(DoorSocket::Names, names(*name_server)?)];
-    match redirect::everything(REDIRECT_PORT, loopback_ports, address6.is_some()) {
-        Ok(()) => sockets.extend(
-            listeners(REDIRECT_PORT, address6.is_some() || !loopback_ports.is_empty())?
-                .map(|fd| (DoorSocket::Redirected, fd)),
-        ),
-        // A kernel without nf_tables.
-        Err(_) => {
-            for port in ports.iter().chain(loopback_ports.iter().filter(|port| !ports.contains(port))) {
-                sockets.extend(listeners(*port, address6.is_some())?.map(|fd| (DoorSocket::Port, fd)));
-            }
+    // Refused by a kernel without nf_tables.
+    let is_redirected =
+        *redirect && redirect::everything(REDIRECT_PORT, loopback_ports, *address, *address6).is_ok();
+    if is_redirected {
+        let ipv6 = address6.is_some() || !loopback_ports.is_empty();
+        sockets.extend(listeners(REDIRECT_PORT, ipv6)?.map(|fd| (DoorSocket::Redirected, fd)));
+    } else {
+        for port in ports.iter().chain(loopback_ports.iter().filter(|port| !ports.contains(port))) {
+            let ipv6 = address6.is_some() || loopback_ports.contains(port);
+            sockets.extend(listeners(*port, ipv6)?.map(|fd| (DoorSocket::Port, fd)));
         }
     }
     Ok(sockets)
@@ -79,7 +79,7 @@ pub(super) fn open(door: &Door) -> Result<Vec<(DoorSocket, OwnedFd)>, Failure> {
 
 fn own_address(netlink: &Netlink, family: i32, address: &[u8], bits: u8) -> Result<(), Failure> {
     let mut message = Message::default();
-    let [index @ ..] = LOOPBACK.to_ne_bytes();
+    let index = LOOPBACK.to_ne_bytes();
     let fixed = [&[family as u8, bits, IFA_F_NODAD, RT_SCOPE_UNIVERSE][..], &index].concat();
     let start = message.begin(RTM_NEWADDR, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, 1, &fixed);
     message.attribute(IFA_LOCAL, address);

@@ -4,6 +4,7 @@
 use super::netlink::{Message, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, Netlink};
 use crate::wire::{Doing, Failure};
 use nix::sys::socket::SockProtocol;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
@@ -32,13 +33,19 @@ const TCP: u8 = 6;
 
 const NAME: &str = "door";
 
-/// Redirects every TCP connection for anywhere but loopback, and those for some ports of loopback.
-pub(super) fn everything(port: u16, loopback_ports: &[u16], ipv6: bool) -> Result<(), Failure> {
+/// Redirects every TCP connection for anywhere but the builder itself, and those for some ports of loopback.
+pub(super) fn everything(
+    port: u16,
+    loopback_ports: &[u16],
+    own: Ipv4Addr,
+    own6: Option<Ipv6Addr>,
+) -> Result<(), Failure> {
     let netlink = Netlink::open(SockProtocol::NetlinkNetFilter)?;
     let mut batch = Batch::begin();
-    batch.family(NFPROTO_IPV4, port, loopback_ports);
-    if ipv6 || !loopback_ports.is_empty() {
-        batch.family(NFPROTO_IPV6, port, loopback_ports);
+    batch.family(NFPROTO_IPV4, port, loopback_ports, Some(&own.octets()));
+    if own6.is_some() || !loopback_ports.is_empty() {
+        let own6 = own6.map(|own6| own6.octets());
+        batch.family(NFPROTO_IPV6, port, loopback_ports, own6.as_ref().map(|own6| &own6[..]));
     }
     let (message, acknowledged) = batch.finish();
     netlink.ask(&message, acknowledged).doing("redirecting connections")
@@ -79,7 +86,7 @@ impl Batch {
     }
 
     /// A table, a chain in it at the output hook, and the rules.
-    fn family(&mut self, family: u8, port: u16, loopback_ports: &[u16]) {
+    fn family(&mut self, family: u8, port: u16, loopback_ports: &[u16], own: Option<&[u8]>) {
         self.add(NFT_MSG_NEWTABLE, family, 0, |message| message.text(1, NAME));
         self.add(NFT_MSG_NEWCHAIN, family, 0, |message| {
             message.text(1, NAME);
@@ -94,26 +101,31 @@ impl Batch {
             self.add(NFT_MSG_NEWRULE, family, NLM_F_APPEND, |message| {
                 message.text(1, NAME);
                 message.text(2, NAME);
-                message.nested(4, |expressions| rule(expressions, family, only, port));
+                message.nested(4, |expressions| rule(expressions, family, only, own, port));
             });
         }
     }
 }
 
-/// With `only`, connections to that port of loopback; else all that do not go to loopback.
-fn rule(expressions: &mut Message, family: u8, only: Option<u16>, port: u16) {
+/// With `only`, connections to that port of loopback; else all that go neither to loopback nor to the builder's `own` address.
+fn rule(expressions: &mut Message, family: u8, only: Option<u16>, own: Option<&[u8]>, port: u16) {
     expression(expressions, "meta", |data| {
         data.attribute(1, &REGISTER.to_be_bytes());
         data.attribute(2, &META_PROTOCOL.to_be_bytes());
     });
     compare(expressions, NFT_CMP_EQ, &[TCP]);
     let operation = if only.is_some() { NFT_CMP_EQ } else { NFT_CMP_NEQ };
+    let (offset, length) = if family == NFPROTO_IPV4 { (16, 4) } else { (24, 16) };
     if family == NFPROTO_IPV4 {
-        payload(expressions, PAYLOAD_NETWORK_HEADER, 16, 1);
+        payload(expressions, PAYLOAD_NETWORK_HEADER, offset, 1);
         compare(expressions, operation, &[127]);
     } else {
-        payload(expressions, PAYLOAD_NETWORK_HEADER, 24, 16);
-        compare(expressions, operation, &std::net::Ipv6Addr::LOCALHOST.octets());
+        payload(expressions, PAYLOAD_NETWORK_HEADER, offset, length);
+        compare(expressions, operation, &Ipv6Addr::LOCALHOST.octets());
+    }
+    if let (None, Some(own)) = (only, own) {
+        payload(expressions, PAYLOAD_NETWORK_HEADER, offset, length);
+        compare(expressions, NFT_CMP_NEQ, own);
     }
     if let Some(only) = only {
         payload(expressions, PAYLOAD_TRANSPORT_HEADER, 2, 2);
