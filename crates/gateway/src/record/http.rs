@@ -201,9 +201,5 @@ pub(super) fn version(is_http2: bool) -> Version {
 /// An answer of our own.
 pub(super) fn words(status: StatusCode, text: String) -> Result<hyper::Response<Outgoing>, Error> {
     let body = Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
-    Ok(hyper::Response::builder()
-        .status(status)
-        .header(header::CONTENT_TYPE, "text/plain")
-        .body(body)
-        .map_err(failed)?)
+    hyper::Response::builder().status(status).header(header::CONTENT_TYPE, "text/plain").body(body).map_err(failed)
 }
