@@ -22,7 +22,7 @@ struct Example {
     files: &'static [&'static str],
 }
 
-const EXAMPLES: [Example; 8] = [
+const EXAMPLES: [Example; 11] = [
     Example {
         folder: "normal",
         code: 100,
@@ -62,6 +62,9 @@ const EXAMPLES: [Example; 8] = [
         says: &[],
         files: &["itoa/src/lib.rs", "lock_api/Cargo.toml", "scopeguard/.cargo-checksum.json"],
     },
+    // These two are served by the tests themselves, and so are other files than the committed ones.
+    Example { folder: "git-clone", code: 0, status: "Built", says: &[], files: &["README", "deep/down"] },
+    Example { folder: "go-mod", code: 0, status: "Built", says: &[], files: &["modules.txt"] },
     Example {
         folder: "npm",
         code: 0,
@@ -69,6 +72,7 @@ const EXAMPLES: [Example; 8] = [
         says: &["added 2 packages"],
         files: &["is-odd/index.js", "is-number/package.json"],
     },
+    Example { folder: "pnpm-deps", code: 0, status: "Built", says: &["Done in "], files: &[] },
     Example {
         folder: "uv",
         code: 0,
@@ -84,6 +88,9 @@ const EXAMPLES: [Example; 8] = [
         files: &["pyvenv.cfg", "bin/python"],
     },
 ];
+
+/// What `examples/pnpm-deps` says it needs. Another version lays its store out in another way.
+const PNPM: &str = "pnpm@10.34.8";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples")
@@ -222,6 +229,135 @@ fn cargo_vendors_what_the_manifest_pins() {
 fn npm_installs_what_the_manifest_pins() {
     need("npm", "npm");
     check(&Lab::new(), "npm", &derivation("npm"), |_| {});
+}
+
+/// The committed hash is that of `PNPM`'s store; a run that is cold again, under another directory, comes to the same.
+#[test]
+fn pnpm_fetches_what_the_lock_file_pins() {
+    need("npm", "npm");
+    need("jq", "jq");
+    let lab = Lab::new();
+    let mut command = Command::new("npm");
+    command.args(["install", "--global", "--no-audit", "--no-fund", "--prefix", "tool", PNPM]);
+    // Nothing of npm's own is written outside the lab.
+    command.args(["--cache", "npm-cache"]).current_dir(lab.path());
+    let run = lab.run(command);
+    assert_eq!(run.code, 0, "this test could not install {PNPM}: {}", run.stderr);
+    let path = std::env::var("PATH").expect("a search path");
+    let path = format!("{}:{path}", lab.path().join("tool/bin").display());
+    let outcome = check(&lab, "pnpm-deps", &derivation("pnpm-deps"), |command| {
+        command.env("PATH", &path);
+    });
+    let store = PathBuf::from(outcome["outputs"]["out"]["realPath"].as_str().expect("a path")).join("v10");
+    assert!(!store.join("tmp").exists() && !store.join("projects").exists());
+    let indices: Vec<PathBuf> = walk(&store.join("index"));
+    assert_eq!(indices.len(), 2, "{indices:?}");
+    for index in indices {
+        let text = std::fs::read_to_string(&index).expect("read");
+        assert!(text.contains("integrity") && !text.contains("checkedAt"), "{}: {text}", index.display());
+    }
+    let mut command = lab.command(&["build", "--no-link", "--rebuild", "--store"]);
+    command.arg(lab.store()).arg(derivation("pnpm-deps")).env("PATH", &path);
+    let again = lab.run(command);
+    assert_eq!(again.code, 0, "{}", again.stderr);
+}
+
+/// All files of a directory.
+fn walk(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+/// The module and its proxy are the test's own; what `go` makes of them outside says which hash is right.
+#[test]
+fn go_downloads_what_the_manifest_pins() {
+    need("go", "golang-go");
+    need("zip", "zip");
+    let lab = Lab::new();
+    let server = Server::start();
+    let script = r#"
+        module=example.invalid/greeting version=v1.2.3
+        mkdir -p "made/$module@$version" "$root/$module/@v" project
+        printf 'module %s\n\ngo 1.19\n' $module >"made/$module@$version/go.mod"
+        printf '// Package greeting greets.\npackage greeting\n\n// Word says how.\nconst Word = "hello"\n' \
+            >"made/$module@$version/greeting.go"
+        (cd made && zip -qrD "$root/$module/@v/$version.zip" .)
+        cp "made/$module@$version/go.mod" "$root/$module/@v/$version.mod"
+        printf '{"Version":"%s","Time":"2024-01-02T03:04:05Z"}' $version >"$root/$module/@v/$version.info"
+        echo $version >"$root/$module/@v/list"
+        cd project
+        printf 'module example.invalid/project\n\ngo 1.19\n\nrequire %s %s\n' $module $version >go.mod
+        printf 'package main\n\nimport "%s"\n\nfunc main() {\n\tprintln(greeting.Word)\n}\n' $module >main.go
+        go mod tidy
+        go mod vendor
+        mv vendor ../expected"#;
+    let mut command = Command::new("sh");
+    command.args(["-ec", script]).current_dir(lab.path()).env("root", server.root());
+    command.env("HOME", lab.path()).env("GOPATH", lab.path().join("go")).env("GOFLAGS", "-modcacherw");
+    command.env("GOPROXY", format!("file://{}", server.root().display())).env("GONOSUMDB", "*");
+    command.env("GOTOOLCHAIN", "local").env_remove("GOCACHE");
+    let made = lab.run(command);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+
+    let mut value = read(&derivation("go-mod"));
+    let proxy = server.url("");
+    value["env"]["GOPROXY"] = proxy.trim_end_matches('/').into();
+    value["outputHash"] = lab.fodder(&["hash", "expected"]).stdout.trim_end().into();
+    let file = lab.write("project/derivation.json", value.to_string());
+    check(&lab, "go-mod", &file, |command| {
+        command.arg("--ca-file").arg(server.ca_file()).args(["--allow-loopback", &server.port()]);
+    });
+    let archive = "GET /example.invalid/greeting/@v/v1.2.3.zip".to_owned();
+    assert!(server.requests().contains(&archive), "{:?}", server.requests());
+}
+
+/// A commit that is no branch's last one, from a server that speaks git's own protocol.
+#[test]
+fn git_fetches_one_commit() {
+    need("git", "git");
+    let lab = Lab::new();
+    let script = "
+        git init -q served/repository && cd served/repository
+        git config user.name tester && git config user.email tester@example.invalid
+        mkdir deep && echo first >README && echo down >deep/down
+        git add . && git commit -qm one && git rev-parse HEAD
+        cp -r . ../../expected && rm -rf ../../expected/.git
+        echo second >README && git commit -qam two";
+    let mut command = Command::new("sh");
+    command.args(["-ec", script]).current_dir(lab.path()).env("HOME", lab.path());
+    let made = lab.run(command);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+
+    let port = serve_git(&lab.path().join("served"));
+    let mut value = read(&derivation("git-clone"));
+    value["url"] = format!("git://localhost:{port}/repository").into();
+    value["rev"] = made.stdout.trim_end().into();
+    value["outputHash"] = lab.fodder(&["hash", "expected"]).stdout.trim_end().into();
+    let file = lab.write("derivation.json", value.to_string());
+    let outcome = check(&lab, "git-clone", &file, |command| {
+        command.args(["--allow-loopback", &port.to_string()]);
+    });
+    let output = Path::new(outcome["outputs"]["out"]["realPath"].as_str().expect("a path"));
+    assert!(!output.join(".git").exists());
+}
+
+/// Serves repositories below a directory on a port of loopback, one `git daemon` for each connection, until the test ends.
+fn serve_git(directory: &Path) -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listen on loopback");
+    let port = listener.local_addr().expect("an address").port();
+    let directory = directory.to_owned();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let connection = connection.expect("a connection");
+            let input = std::os::fd::OwnedFd::from(connection.try_clone().expect("a second descriptor"));
+            let mut daemon = Command::new("git");
+            daemon.args(["daemon", "--inetd", "--export-all"]).arg(format!("--base-path={}", directory.display()));
+            daemon.env("HOME", &directory).stdin(input).stdout(std::os::fd::OwnedFd::from(connection));
+            daemon.spawn().and_then(|mut daemon| daemon.wait()).expect("run git daemon");
+        }
+    });
+    port
 }
 
 /// Two steps: what is fetched has no trace of the machine, and what is made of it, without the network, has them again.

@@ -27,7 +27,7 @@ impl Studio {
         let lab = Lab::new();
         // It outlives the server.
         let ca_file = lab.write("ca.pem", std::fs::read(server.ca_file()).expect("read"));
-        Studio { lab, ca_file, port: server.port().parse().expect("a number"), server: Some(server) }
+        Studio { lab, ca_file, port: server.port().parse().expect("a port"), server: Some(server) }
     }
 
     fn server(&self) -> &Server {

@@ -5,7 +5,6 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Frame},
     header,
-    server::conn::{http1, http2},
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -18,9 +17,6 @@ use std::{
     task::{Context, Poll},
 };
 use tokio::sync::oneshot;
-
-/// What a client that speaks it says during the handshake (RFC 9113, section 3.3).
-const HTTP_2: &[u8] = b"h2";
 
 /// Serves the files of a directory until it is dropped, also in parts. `/redirect/NAME` leads to `/NAME`; what is below `/private/`
 /// takes a password; `/streamed/NAME` does not say how long it is, `/gzip/NAME` is compressed, `/version` is the protocol's, and
@@ -39,7 +35,7 @@ impl Server {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (authority, configuration) = certificates();
         let mut configuration = Arc::unwrap_or_clone(configuration);
-        configuration.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
+        configuration.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         std::fs::write(directory.path().join("ca.pem"), authority).expect("write the certificate");
         let root = directory.path().join("files");
         std::fs::create_dir(&root).expect("create a directory");
@@ -150,12 +146,14 @@ async fn serve(
                 let answer = answer(&request, &root, &log);
                 async move { Ok::<_, std::convert::Infallible>(answer) }
             });
-            let is_two = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let stream = TokioIo::new(stream);
-            if is_two {
-                let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(stream, answer).await;
+            if is_http2 {
+                let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(stream, answer)
+                    .await;
             } else {
-                let _ = http1::Builder::new().serve_connection(stream, answer).await;
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(stream, answer).await;
             }
         });
     }
@@ -207,6 +205,11 @@ fn answer<B>(request: &Request<B>, root: &Path, log: &Mutex<Vec<String>>) -> Res
     } else if let Some(name) = path.strip_prefix("/redirect/") {
         response.status(StatusCode::FOUND).header(header::LOCATION, format!("/{name}")).body(Full::default())
     } else {
+        let coding = path.strip_prefix("/encoded/").and_then(|rest| rest.split('/').next());
+        let response = match coding {
+            Some(coding) => response.header(header::CONTENT_ENCODING, coding),
+            None => response,
+        };
         match read(path) {
             Ok(contents) if request.method() == Method::HEAD => {
                 response.header(header::CONTENT_LENGTH, contents.len()).body(Full::default())

@@ -33,7 +33,8 @@ fn world() -> World {
 #[test]
 fn this_machine_its_link_and_the_metadata_of_clouds_are_refused_and_the_flag_is_named() {
     let world = world();
-    let calls: String = PROTECTED.iter().map(|(called, ..)| format!("say('{called}', call('{called}', 8321))\n")).collect();
+    let calls: String =
+        PROTECTED.iter().map(|(called, ..)| format!("say('{called}', call('{called}', 8321))\n")).collect();
     let (control, _) = world.says(&calls, &["--network", "host"]);
     let hello = PROTECTED.map(|(called, address, _)| format!("{called} hello from {address} 8321"));
     assert_eq!(control, hello);
@@ -90,10 +91,13 @@ fn no_spelling_of_an_address_is_a_way_around() {
 fn a_name_with_a_public_and_a_private_address_is_judged_by_the_one_that_is_called() {
     let mut world = world();
     world.names["both.example"] = json!([OWN, PUBLIC]);
-    let script = format!("say(call('{OWN}', 8321)); say(call('{PUBLIC}', 8321)); say(socket.gethostbyname_ex('both.example')[2])");
+    let script = format!(
+        "say(call('{OWN}', 8321)); say(call('{PUBLIC}', 8321)); say(socket.gethostbyname_ex('both.example')[2])"
+    );
     let (said, _) = world.says(&script, &["--allow", "both.example"]);
     assert_eq!(said[0], "ECONNRESET");
-    let (said, _) = world.says(&format!("socket.gethostbyname('both.example')\n{script}"), &["--allow", "both.example"]);
+    let (said, _) =
+        world.says(&format!("socket.gethostbyname('both.example')\n{script}"), &["--allow", "both.example"]);
     assert_eq!(said[..2], ["ECONNRESET".to_owned(), format!("hello from {PUBLIC} 8321")]);
 }
 

@@ -109,8 +109,7 @@ fn what_is_closed_or_out_of_reach_fails_at_once() {
     world.setup = "busybox ip route add unreachable 203.0.113.9/32 table local
         busybox ip route add prohibit 203.0.113.10/32 table local"
         .to_owned();
-    let (said, result) =
-        world.says("for last in 8, 9, 10: say(call('203.0.113.' + str(last), 80))", &[]);
+    let (said, result) = world.says("for last in 8, 9, 10: say(call('203.0.113.' + str(last), 80))", &[]);
     assert_eq!(said, ["ECONNRESET"; 3]);
     assert_eq!(entry(&result, "203.0.113.8", 80)["verdict"], "refused");
     assert_eq!(entry(&result, "203.0.113.9", 80)["verdict"], "unreachable");

@@ -132,7 +132,8 @@ fn long_answers_come_over_a_stream() {
 #[test]
 fn the_machines_own_names_need_no_name_server() {
     let world = World::new();
-    let (said, _) = says(&world, "say(ask('files.example'), ask('FILES.example', 28)); say(addresses('files.example'))", &[]);
+    let (said, _) =
+        says(&world, "say(ask('files.example'), ask('FILES.example', 28)); say(addresses('files.example'))", &[]);
     assert_eq!(said, ["(1, 0) (0, 0)".to_owned(), format!("['{PUBLIC}']")]);
     assert!(world.asked().is_empty(), "{:?}", world.asked());
 }
@@ -174,6 +175,10 @@ fn names_that_may_not_be_called_may_not_be_asked_for() {
     assert_eq!(said[2], format!("['{PUBLIC}']"));
     assert!(said[..2].iter().all(|line| line.starts_with("EAI")), "{said:?}");
     assert!(world.asked().iter().all(|line| line.contains("public.example")), "{:?}", world.asked());
-    let refused = result["network"]["names"].as_array().expect("names").iter().filter(|name| name["outcome"] == "refused-by-policy");
+    let refused = result["network"]["names"]
+        .as_array()
+        .expect("names")
+        .iter()
+        .filter(|name| name["outcome"] == "refused-by-policy");
     assert_eq!(refused.count(), 2, "{result:#}");
 }

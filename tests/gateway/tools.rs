@@ -6,7 +6,12 @@ use crate::{
     server::Server,
 };
 use serde_json::{Value, json};
-use std::{net::TcpListener, os::fd::OwnedFd, path::Path, process::{Command, Stdio}};
+use std::{
+    net::TcpListener,
+    os::fd::OwnedFd,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 /// Starts a program for each connection, as inetd does.
 fn inetd(command: impl Fn() -> Command + Send + 'static) -> String {
@@ -61,7 +66,11 @@ fn git_clones_over_its_own_protocol() {
         command.env("GIT_CONFIG_KEY_0", "safe.directory").env("GIT_CONFIG_VALUE_0", "*");
         command
     });
-    let mut form = fetch(b"hello\n", &["git clone -q $url checkout", "cp checkout/file $out"], &format!("git://localhost:{port}/one.git"));
+    let mut form = fetch(
+        b"hello\n",
+        &["git clone -q $url checkout", "cp checkout/file $out"],
+        &format!("git://localhost:{port}/one.git"),
+    );
     form["nativeBuildInputs"] = json!(["git"]);
     made(&form, &["--allow-loopback", &port]);
 }
@@ -144,7 +153,9 @@ fn ssh_logs_in() {
     let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).expect("look up the user").expect("a user").name;
     let lines = [
         "umask 077; echo \"$key\" > key; echo \"[127.0.0.1]:$port $host\" > known".to_owned(),
-        format!("ssh -i key -o UserKnownHostsFile=known -o IdentitiesOnly=yes -o BatchMode=yes -p $port {user}@127.0.0.1 > answer"),
+        format!(
+            "ssh -i key -o UserKnownHostsFile=known -o IdentitiesOnly=yes -o BatchMode=yes -p $port {user}@127.0.0.1 > answer"
+        ),
         "cp answer $out".to_owned(),
     ];
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();

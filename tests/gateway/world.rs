@@ -95,7 +95,8 @@ impl World {
     pub fn build(&self, recipe: &Recipe, arguments: &[&str]) -> Run {
         let file = recipe.write(&self.lab);
         let store = self.lab.store();
-        let mut all = vec!["build", "--json", "--no-link", "--profile", "host-tools", "--store", store.to_str().expect("UTF-8")];
+        let mut all =
+            vec!["build", "--json", "--no-link", "--profile", "host-tools", "--store", store.to_str().expect("UTF-8")];
         all.extend(arguments);
         all.push(file.to_str().expect("UTF-8"));
         self.run(&all)
@@ -118,11 +119,9 @@ impl World {
         // The builder of an ordinary user is one here, too.
         let again = match is_root {
             true => String::new(),
-            false => format!(
-                "unshare --user --map-user={} --map-group={}",
-                nix::unistd::geteuid(),
-                nix::unistd::getegid()
-            ),
+            false => {
+                format!("unshare --user --map-user={} --map-group={}", nix::unistd::geteuid(), nix::unistd::getegid())
+            }
         };
         let script = format!(
             "busybox ip link set lo up

@@ -138,15 +138,14 @@ fn elsewhere(path: &Path, real: &Path, homes: &BTreeSet<PathBuf>) -> ToolFacts {
         let links = [(file_name(path), ByteString::from(real))].into();
         ToolFacts::Elsewhere { mount: ByteString::from(real), kind: BindKind::File, links }
     };
+    // First, because many a package has a `bin` of its own that needs what lies beside it, as pnpm's needs `dist`.
+    if let Some(directory) = package_of(real, homes) {
+        let links = [(file_name(path), ByteString::from(real))].into();
+        return ToolFacts::Elsewhere { mount: ByteString::from(directory.as_path()), kind: BindKind::Directory, links };
+    }
     let Some(bin) = ["bin", "sbin"].iter().find_map(|name| real.ancestors().find(|parent| parent.ends_with(name)))
     else {
-        return match package_of(real, homes) {
-            Some(prefix) => {
-                let links = [(file_name(path), ByteString::from(real))].into();
-                ToolFacts::Elsewhere { mount: ByteString::from(prefix.as_path()), kind: BindKind::Directory, links }
-            }
-            None => one_file(),
-        };
+        return one_file();
     };
     let Some(prefix) = bin.parent().filter(|prefix| may_be_mounted(prefix, homes)) else {
         return one_file();
@@ -170,11 +169,12 @@ fn elsewhere(path: &Path, real: &Path, homes: &BTreeSet<PathBuf>) -> ToolFacts {
     ToolFacts::Elsewhere { mount: ByteString::from(prefix), kind: BindKind::Directory, links }
 }
 
-/// A program inside `PREFIX/lib/node_modules/NAME/…`, to which `PREFIX/bin/NAME` is a link.
+/// A program inside `PREFIX/lib/node_modules/NAME/…`, to which `PREFIX/bin/NAME` is a link, or inside `PROJECT/node_modules/NAME/…`.
+/// Packages look for each other in the outermost of such directories; a project's other files are none of a build's business.
 fn package_of(real: &Path, homes: &BTreeSet<PathBuf>) -> Option<PathBuf> {
-    let modules = real.ancestors().find(|parent| parent.ends_with("lib/node_modules"))?;
-    let prefix = modules.parent()?.parent()?;
-    [prefix, modules].into_iter().find(|directory| may_be_mounted(directory, homes)).map(Path::to_owned)
+    let modules = real.ancestors().filter(|parent| parent.ends_with("node_modules")).last()?;
+    let prefix = modules.parent().filter(|parent| parent.ends_with("lib")).and_then(Path::parent);
+    prefix.into_iter().chain([modules]).find(|directory| may_be_mounted(directory, homes)).map(Path::to_owned)
 }
 
 /// A prefix is mounted whole only if it lies deep enough not to be a system directory, and is no home, nothing above one, and not
@@ -243,6 +243,26 @@ mod tests {
             program(&tool);
             std::fs::create_dir_all(home.join(secret).join("lib")).unwrap();
             assert_eq!(mount(&home, &tool), (tool.clone(), BindKind::File, vec!["tool".to_owned()]), "{secret}");
+        }
+    }
+
+    #[test]
+    fn a_package_of_npm_is_mounted_with_those_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = directory.path().canonicalize().unwrap();
+        for (place, mounted) in [
+            ("prefix/lib/node_modules", "prefix"),
+            ("project/node_modules", "project/node_modules"),
+            (".local/lib/node_modules", ".local/lib/node_modules"),
+        ] {
+            // Its own `bin` is not a toolchain's, though a `lib` is beside it; nor are the packages within it all of them.
+            for package in ["tool", "tool/node_modules/part"] {
+                let program_of_package = home.join(place).join(package).join("bin/tool");
+                program(&program_of_package);
+                std::fs::create_dir(home.join(place).join(package).join("lib")).unwrap();
+                let expected = (home.join(mounted), BindKind::Directory, vec!["tool".to_owned()]);
+                assert_eq!(mount(&home, &program_of_package), expected, "{place} {package}");
+            }
         }
     }
 

@@ -63,8 +63,7 @@ pub(super) fn open(door: &Door) -> Result<Vec<(DoorSocket, OwnedFd)>, Failure> {
     }
     let mut sockets = vec![(DoorSocket::Names, names(*name_server)?)];
     // Refused by a kernel without nf_tables.
-    let is_redirected =
-        *redirect && redirect::everything(REDIRECT_PORT, loopback_ports, *address, *address6).is_ok();
+    let is_redirected = *redirect && redirect::everything(REDIRECT_PORT, loopback_ports, *address, *address6).is_ok();
     if is_redirected {
         let ipv6 = address6.is_some() || !loopback_ports.is_empty();
         sockets.extend(listeners(REDIRECT_PORT, ipv6)?.map(|fd| (DoorSocket::Redirected, fd)));

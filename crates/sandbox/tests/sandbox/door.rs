@@ -101,7 +101,8 @@ fn ports_of_loopback_are_redirected_when_they_are_named() {
 #[test]
 fn where_nothing_can_be_redirected_some_ports_of_every_address_are_caught() {
     let without = Door { redirect: false, loopback_ports: vec![8321], ..door() };
-    let targets = ["198.51.100.7 80", "8.8.8.8 443", "10.0.2.3 443", "127.0.0.1 8321", "198.51.100.7 81", "127.0.0.1 82"];
+    let targets =
+        ["198.51.100.7 80", "8.8.8.8 443", "10.0.2.3 443", "127.0.0.1 8321", "198.51.100.7 81", "127.0.0.1 82"];
     let (log, sockets) = run(Some(without), &calls(&targets));
     let (reached, refused) = log.split_at(log.find("nc: ").unwrap_or(log.len()));
     assert_eq!(reached, "to 198.51.100.7:80\nto 8.8.8.8:443\nto 10.0.2.3:443\nto 127.0.0.1:8321\n");
@@ -113,7 +114,8 @@ fn where_nothing_can_be_redirected_some_ports_of_every_address_are_caught() {
 #[test]
 fn both_families_lead_to_it_where_the_host_has_both() {
     let six = Door { address6: Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x100)), ..door() };
-    let script = "ip -6 address show; nc -w 5 2001:db8::7 80 </dev/null 2>&1; nc -w 5 fd00::100 80 </dev/null 2>&1; true";
+    let script =
+        "ip -6 address show; nc -w 5 2001:db8::7 80 </dev/null 2>&1; nc -w 5 fd00::100 80 </dev/null 2>&1; true";
     for redirect in [true, false] {
         let (log, sockets) = run(Some(Door { redirect, ..six.clone() }), script);
         assert!(log.contains("fd00::100/128") && !log.contains("tentative"), "{log}");
