@@ -108,10 +108,13 @@ async fn answer(door: &Door, query: &[u8], transport: Transport) -> Option<Vec<u
             reply(&message, ResponseCode::NoError, own_records(door, question, &[address]))
         }
         Some((bytes, answer)) => {
-            let outcome = match answer.metadata.response_code {
-                ResponseCode::NoError => NameOutcome::Found,
-                ResponseCode::NXDomain => NameOutcome::NotFound,
-                _ => NameOutcome::NoAnswer,
+            let code = answer.metadata.response_code;
+            let outcome = if code == ResponseCode::NoError {
+                NameOutcome::Found
+            } else if code == ResponseCode::NXDomain {
+                NameOutcome::NotFound
+            } else {
+                NameOutcome::NoAnswer
             };
             door.ledger.name(&name, outcome, answer.answers.iter().filter_map(address_of));
             Some(bytes)
@@ -198,10 +201,12 @@ fn own_records(door: &Door, question: &Query, addresses: &[IpAddr]) -> Vec<Recor
 }
 
 fn address_of(record: &Record) -> Option<IpAddr> {
-    match &record.data {
-        RData::A(address) => Some(IpAddr::V4(address.0)),
-        RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-        _ => None,
+    if let RData::A(address) = &record.data {
+        Some(IpAddr::V4(address.0))
+    } else if let RData::AAAA(address) = &record.data {
+        Some(IpAddr::V6(address.0))
+    } else {
+        None
     }
 }
 

@@ -46,11 +46,10 @@ pub(crate) async fn connect(
 }
 
 fn failure(error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => {
-            Failure { verdict: Verdict::Refused, reason: "nobody listens there".to_owned() }
-        }
-        _ => unreachable(error.to_string()),
+    if error.kind() == io::ErrorKind::ConnectionRefused {
+        Failure { verdict: Verdict::Refused, reason: "nobody listens there".to_owned() }
+    } else {
+        unreachable(error.to_string())
     }
 }
 
