@@ -218,8 +218,8 @@ fn ran_outcome(
     outcome.isolation = Some(ran.report.enforced.clone());
     let Network { mode, why } = prepared.plan.network.clone();
     let ledger = ran.ledger.clone().unwrap_or_default();
-    let is_explained = status == Status::Built || mode == NetworkMode::None || !ran.missing().is_empty();
-    let problem = if is_explained { None } else { network_problem::find(&ledger, &ran.tail) };
+    let is_told = status == Status::Built || mode == NetworkMode::None || !ran.missing().is_empty();
+    let problem = if is_told { None } else { network_problem::find(&ledger, &ran.tail) };
     let Ledger { hosts, names } = ledger;
     outcome.network = Some(NetworkReport { mode, why, hosts, names, problem, recording: ran.recording.clone() });
     outcome.profile = Some(prepared.plan.profile.clone());

@@ -138,8 +138,8 @@ fn replay(door: &Door, player: &Player, message: &Message, question: &Query, nam
     }
     let address = door.stand_ins.of(name);
     door.ledger.name(name, NameOutcome::Found, [address]);
-    let records =
-        if question.query_type() == RecordType::A { own_records(door, question, &[address]) } else { Vec::new() };
+    let is_wanted = question.query_type() == RecordType::A;
+    let records = if is_wanted { own_records(door, question, &[address]) } else { Vec::new() };
     reply(message, ResponseCode::NoError, records)
 }
 

@@ -124,7 +124,10 @@ where
         seen_old.fetch_or(http::ends_with_connection(request.version()), Ordering::Relaxed);
         async move { exchange(&player, request, is_tls, &authority).await }
     });
-    if let Err(error) = served.await {
+    // How the build ends its side is its own affair.
+    if let Err(error) = served.await
+        && error.is_user()
+    {
         // Where the recorded connection was cut, this one is, and in the same way.
         if is_old.load(Ordering::Relaxed) {
             lingering.reset();
