@@ -4,6 +4,7 @@ use crate::{
     https::{build, fetch, must_build, text},
     lab::{Lab, need},
     oracle::nix::Nix,
+    recipe::Recipe,
     server::Server,
 };
 use serde_json::{Value, json};
@@ -43,6 +44,47 @@ fn the_built_in_fetcher_verifies_and_fetches_nothing_but_http() {
         without_hash.as_object_mut().expect("an object").remove(name);
     }
     fails(&without_hash, &trusting, 100, "must be a fixed-output or impure derivation");
+}
+
+/// A greeting, compressed.
+fn compress(program: &str, package: &str) -> Vec<u8> {
+    let lab = Lab::new();
+    lab.write("page", "hello\n");
+    let run = Command::new(need(program, package))
+        .arg("-c")
+        .arg(lab.path().join("page"))
+        .output()
+        .expect("a program that runs");
+    assert!(run.status.success(), "{program}: {run:?}");
+    run.stdout
+}
+
+/// Some servers encode without having been asked. Nix undoes that, and so must whoever has a hash from Nix.
+#[test]
+fn what_a_server_encodes_on_the_way_is_decoded() {
+    let server = Server::start();
+    for (coding, program, package) in [
+        ("gzip", "gzip", "gzip"),
+        ("x-gzip", "gzip", "gzip"),
+        ("xz", "xz", "xz-utils"),
+        ("bzip2", "bzip2", "bzip2"),
+        ("zstd", "zstd", "zstd"),
+    ] {
+        let encoded = compress(program, package);
+        let url = server.add(&format!("encoded/{coding}/page"), &encoded);
+        must_build(&server, &builtin_fetch(b"hello\n", &url));
+    }
+    let mut damaged = compress("gzip", "gzip");
+    damaged.truncate(damaged.len() - 4);
+    for (name, contents, words) in [
+        ("encoded/gzip/cut", damaged, "unable to download"),
+        ("encoded/rot13/page", b"uryyb".to_vec(), "encoded it as 'rot13'"),
+    ] {
+        let url = server.add(name, contents);
+        let run = build(&Lab::new(), &builtin_fetch(b"hello\n", &url), &["--ca-file", text(&server.ca_file())], &[]);
+        assert_eq!(run.code, 100, "{run:?}");
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+    }
 }
 
 #[test]
@@ -240,5 +282,24 @@ fn farms_and_channels_are_those_of_nix() {
                 assert!(endings.fodder.stderr.contains(words), "{name}: {}", endings.fodder.stderr);
             }
         }
+    }
+}
+
+#[test]
+fn what_built_in_builders_are_given_is_checked_before() {
+    let lab = Lab::new();
+    for (builder, structured, words) in [
+        ("builtin:buildenv", true, "gives structured attributes to 'builtin:buildenv', which reads variables"),
+        ("builtin:fetchurl", false, "'builtin:fetchurl' must be a fixed-output or impure derivation"),
+    ] {
+        let mut recipe = Recipe::new("given", "").system("builtin");
+        recipe.parts.builder = builder.into();
+        recipe = recipe.env("builder", builder);
+        if structured {
+            recipe = recipe.structured(json!({ "manifest": "/nowhere", "derivations": [] }));
+        }
+        let (code, result) = lab.make_json(&recipe, &[]);
+        assert_eq!((code, &result["status"]), (100, &json!("InputRejected")), "{result:#}");
+        assert!(result["errorMsg"].as_str().is_some_and(|message| message.contains(words)), "{result:#}");
     }
 }

@@ -80,7 +80,11 @@ impl Deferred {
         let names: Vec<String> = recipe.parts.outputs.keys().cloned().collect();
         for name in names {
             let output = kind();
-            let variable = if output == Output::Deferred { String::new() } else { placeholder(&name) };
+            let variable = match &output {
+                Output::Deferred | Output::InputAddressed { .. } => String::new(),
+                Output::Fixed { content } => content.store_path(&recipe.parts.name).expect("a path").to_string(),
+                Output::Floating { .. } | Output::Impure { .. } => placeholder(&name),
+            };
             recipe = recipe.env(&name, &variable);
             recipe.parts.outputs.insert(name, output);
         }
@@ -135,6 +139,35 @@ fn self_references_are_hashed_by_the_rule_that_was_asked_for() {
     }
 }
 
+/// Real Nix 2.34 gave these paths. It looks for no mentions where references are discarded, and rewrites those that there are.
+#[test]
+fn discarded_references_are_rewritten_like_others() {
+    let flat = || Output::Floating { method: ContentMethod::Flat, algorithm: HashAlgorithm::Sha256 };
+    let read = r#"p() { sed "s/.*\"$1\":\"\([^\"]*\)\".*/\1/" /build/.attrs.json; }; "#;
+    let attributes = json!({"unsafeDiscardReferences": {"out": true}});
+    for (script, kind, expected) in [
+        ("echo self $(p out) > $(p out)", flat as fn() -> Output, "x8b0p6c3ybdb7n855jsbhdfxnywssy4j-discards"),
+        (
+            "echo a > $(p a); echo self $(p out) and $(p a) > $(p out)",
+            floating,
+            "kdsid1ylg4vwhrmakzim43lyb8w17rhm-discards",
+        ),
+    ] {
+        let lab = Lab::new();
+        let mut set = Deferred::default();
+        let mut recipe = Recipe::new("discards", &format!("{read}{script}")).structured(attributes.clone());
+        if script.contains("(p a)") {
+            recipe = recipe.output("a");
+        }
+        let path = set.add(recipe, kind, &[]);
+        let (code, result) = set.build(&lab, &path, &["--self-references", "without-positions"]);
+        assert_eq!(code, 0, "{result:#}");
+        assert_eq!(text(&result, "/outputs/out/path"), format!("/nix/store/{expected}"), "{}", contents(&result));
+        assert!(contents(&result).starts_with(&format!("self /nix/store/{expected}")), "{}", contents(&result));
+        assert_eq!(result["outputs"]["out"]["references"], json!([]));
+    }
+}
+
 #[test]
 fn the_same_contents_are_one_path_and_are_not_built_twice() {
     let lab = Lab::new();
@@ -183,10 +216,16 @@ fn contents_without_a_place_for_references_may_have_none() {
             .starts_with("fixed output derivation 'refers' is not allowed to refer to other store paths."),
         "{result:#}"
     );
+    let textual = || Output::Floating { method: ContentMethod::Text, algorithm: HashAlgorithm::Sha256 };
+    let itself = set.add(Recipe::new("itself", "echo $out > $out"), textual, &[]);
+    let (code, result) = set.build(&lab, &itself, &[]);
+    assert_eq!((code, text(&result, "/errorMsg")), (112, "self-reference not allowed with text hashing"), "{result:#}");
     let executable = set.add(Recipe::new("executable", "echo > $out; chmod +x $out"), flat, &[]);
     let (code, result) = set.build(&lab, &executable, &[]);
     assert_eq!(code, 1, "{result:#}");
-    assert!(text(&result, "/errorMsg").contains("should be a non-executable regular file"), "{result:#}");
+    let words = text(&result, "/errorMsg");
+    assert!(words.starts_with("output path '/nix/store/"), "{words}");
+    assert!(words.contains("-executable' should be a non-executable regular file"), "{words}");
 }
 
 #[test]
@@ -229,6 +268,32 @@ fn an_impure_derivation_is_built_anew_every_time_and_what_needs_it_as_well() {
     assert_eq!((code, &second["status"]), (0, &json!("Built")), "{second:#}");
     assert_ne!(contents(&first), contents(&second));
     assert!(text(&second, "/outputs/out/ca").starts_with("fixed:r:sha256:"));
+}
+
+#[test]
+fn what_is_not_impure_cannot_depend_on_what_is() {
+    let lab = Lab::new();
+    let mut set = Deferred::default();
+    let source = set.add(Recipe::new("source", "echo never the same > $out"), impure, &[]);
+    let deferred = set.add(Recipe::new("deferred", "cat $input > $out"), || Output::Deferred, &[("input", &source)]);
+    let content = set.add(Recipe::new("content", "cat $input > $out"), floating, &[("input", &source)]);
+    let above = set.add(Recipe::new("above", "cat $input > $out"), floating, &[("input", &content)]);
+    for (root, refused) in [(&deferred, &deferred), (&content, &content), (&above, &content)] {
+        set.build(&lab, root, &[]);
+        let run = lab.build(&["set.json", root.base_name()]);
+        assert_eq!(run.code, 100, "{}", run.stderr);
+        let words = format!("pure derivation '{refused}' depends on impure derivation '{source}'");
+        assert!(run.stderr.contains(&words), "{}", run.stderr);
+    }
+    let hash = fodder_model::hash::Hash::of(HashAlgorithm::Sha256, b"hi\n");
+    let content = fodder_model::content_address::ContentAddress { method: ContentMethod::Flat, hash };
+    let fixed = set.add(
+        Recipe::new("fixed", "cat $input; echo hi > $out"),
+        || Output::Fixed { content },
+        &[("input", &source)],
+    );
+    let (code, result) = set.build(&lab, &fixed, &[]);
+    assert_eq!(code, 0, "a hash says what it is: {result:#}");
 }
 
 /// Nix gives impure derivations the network. Here that takes a word from the person: no hash would notice what was fetched.

@@ -169,6 +169,11 @@ fn answer<B>(request: &Request<B>, root: &Path, log: &Mutex<Vec<String>>) -> Res
     } else if let Some(name) = path.strip_prefix("/redirect/") {
         response.status(StatusCode::FOUND).header(header::LOCATION, format!("/{name}")).body(Full::default())
     } else {
+        let coding = path.strip_prefix("/encoded/").and_then(|rest| rest.split('/').next());
+        let response = match coding {
+            Some(coding) => response.header(header::CONTENT_ENCODING, coding),
+            None => response,
+        };
         match std::fs::read(root.join(path.trim_start_matches('/'))) {
             Ok(contents) => response.body(Full::from(contents)),
             Err(_) => response.status(StatusCode::NOT_FOUND).body(Full::default()),

@@ -15,7 +15,7 @@ use crate::{
 use fodder_model::{
     derivation::{
         Derivation, Kind,
-        paths::{Modulo, derivation_path},
+        paths::{DerivationSet, Modulo, derivation_path},
     },
     options::{self, Options},
     plan::may_reach_network,
@@ -39,6 +39,9 @@ pub fn build_with_dependencies(
 ) -> Result<BuildOutcome, BuildError> {
     let clock = Clock::start();
     let known = Known::new(&root.set, store);
+    if let Some(refused) = depends_on_impure(&root.path, &root.derivation, &root.set) {
+        return Ok(conclude::refused(root, refused, &clock));
+    }
     let substituted = substitute::substitute(root, &known, store, request, observe)?;
     let mut pending = missing(root, &known, request)?;
     let mut finished = Vec::new();
@@ -112,7 +115,7 @@ fn missing(
         let waits_for = needed(derivation, root, known)?;
         open.extend(waits_for.iter().cloned());
         let (options, refused) = match accept(&path, derivation, &mut modulo) {
-            Ok(options) => (options, None),
+            Ok(options) => (options, depends_on_impure(&path, derivation, &root.set)),
             Err(message) => (Options::default(), Some(Refused::Input(message))),
         };
         let loaded = Loaded {
@@ -129,6 +132,16 @@ fn missing(
         found.insert(path, Pending { loaded, waits_for, refused });
     }
     Ok(found)
+}
+
+/// What is the same whenever it is built cannot be made of what never is. A fixed output can: its hash says what it is.
+fn depends_on_impure(path: &StorePath, derivation: &Derivation, set: &DerivationSet) -> Option<Refused> {
+    if matches!(derivation.kind(), Kind::Impure | Kind::Fixed) {
+        return None;
+    }
+    let is_impure = |input: &&StorePath| set.get(input).is_some_and(|derivation| derivation.kind() == Kind::Impure);
+    let input = derivation.input_derivations.keys().find(is_impure)?;
+    Some(Refused::Input(format!("pure derivation '{path}' depends on impure derivation '{input}'")))
 }
 
 /// What the root was checked for when it was loaded.

@@ -104,7 +104,7 @@ pub(crate) fn derivation_outputs(
         let mut outputs = BTreeSet::new();
         for (_, output) in derivation.known_output_paths() {
             let Some(output) = output else {
-                let words = "exportReferencesGraph on content-addressed derivations is not implemented, as in Nix";
+                let words = "exportReferences on CA derivations is not yet implemented";
                 return Ok(Err(Refused::Input(format!("'{path}': {words}"))));
             };
             if !store.is_valid(&output)? {

@@ -135,6 +135,7 @@ pub(crate) fn judge(
             Violation::NotAPlainFile { .. }
             | Violation::FixedRefers { .. }
             | Violation::NoPlaceForReferences { .. }
+            | Violation::SelfReference { .. }
             | Violation::Disallowed { .. }
             | Violation::UnknownOutput { .. }
             | Violation::TooLarge { .. }
@@ -196,8 +197,10 @@ fn reference_hits(
             match violation {
                 Violation::FixedRefers { references, derivation: _ }
                 | Violation::NoPlaceForReferences { references, path: _ } => forbidden.extend(references),
+                Violation::SelfReference { path } if path == written => drop(forbidden.insert(path)),
                 Violation::Disallowed { paths, path, attribute: _ } if path == output => forbidden.extend(paths),
                 Violation::Disallowed { .. }
+                | Violation::SelfReference { .. }
                 | Violation::NotAPlainFile { .. }
                 | Violation::HashMismatch { .. }
                 | Violation::UnknownOutput { .. }

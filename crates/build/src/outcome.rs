@@ -139,7 +139,10 @@ pub fn exit_code(outcome: &BuildOutcome) -> u8 {
 /// Whether a violation is about references.
 pub(crate) fn is_reference(violation: &Violation) -> bool {
     match violation {
-        Violation::FixedRefers { .. } | Violation::NoPlaceForReferences { .. } | Violation::Disallowed { .. } => true,
+        Violation::FixedRefers { .. }
+        | Violation::NoPlaceForReferences { .. }
+        | Violation::SelfReference { .. }
+        | Violation::Disallowed { .. } => true,
         Violation::NotAPlainFile { .. }
         | Violation::HashMismatch { .. }
         | Violation::UnknownOutput { .. }

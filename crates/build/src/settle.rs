@@ -3,9 +3,9 @@
 
 use crate::{error::BuildError, inspect::Inspection, prepare::Prepared};
 use fodder_model::{
-    checks::{OutputFacts, Violation},
+    checks::{self, OutputFacts, Violation},
     content_address::{ContentAddress, ContentMethod},
-    hash::{Hash, Hasher},
+    hash::Hash,
     plan::{BuildPlan, Content},
     rewrite::{HashModulo, Rewriter},
     store_path::StorePath,
@@ -142,31 +142,25 @@ struct Output<'a> {
 
 impl Output<'_> {
     fn settle(&self) -> Result<Result<Settled, Unsettled>, BuildError> {
-        let Output { prepared, content, name, written, inspection, moved } = self;
+        let Output { prepared, content: _, name, written, inspection, moved } = self;
         let Some(found) = inspection.content else {
             return Ok(Err(Unsettled::Violation(Violation::NotAPlainFile { path: (*written).clone() })));
         };
         let refers_to_itself = inspection.references.contains(written);
+        // Nobody looked for mentions where references are discarded; scratch paths in the contents become final ones all the same.
+        let is_discarded = prepared.plan.discard_references.contains(*name);
         let mentioned: Vec<(&StorePath, &StorePath)> =
-            moved.iter().filter(|(from, _)| inspection.references.contains(*from)).collect();
+            moved.iter().filter(|(from, _)| is_discarded || inspection.references.contains(*from)).collect();
         let others: BTreeSet<StorePath> = inspection
             .references
             .iter()
             .filter(|path| path != written)
             .map(|path| moved.get(path).unwrap_or(path).clone())
             .collect();
-        let is_refused = match content.method {
-            ContentMethod::Text => refers_to_itself,
-            ContentMethod::Flat | ContentMethod::Nar | ContentMethod::Git => {
-                !found.allows_references() && !inspection.references.is_empty()
-            }
-        };
-        if is_refused {
-            let references = inspection.references.clone();
-            let path = (*written).clone();
-            return Ok(Err(Unsettled::Violation(Violation::NoPlaceForReferences { path, references })));
+        if let Some(violation) = checks::no_place_for(&found, written, &inspection.references) {
+            return Ok(Err(Unsettled::Violation(violation)));
         }
-        let is_rewritten = refers_to_itself || !mentioned.is_empty();
+        let is_rewritten = refers_to_itself || is_discarded || !mentioned.is_empty();
         let address = match is_rewritten {
             true => ContentAddress { hash: self.hash(&mentioned)?, ..found },
             false => found,
@@ -215,13 +209,16 @@ impl Output<'_> {
                 let hashes = rewriter.finish().and_then(|(modulo, _)| modulo.finish()).map_err(failed)?;
                 Ok(hashes.by(self_references))
             }
-            // Only text gets here: the others take no references.
-            ContentMethod::Text | ContentMethod::Flat | ContentMethod::Git => {
+            ContentMethod::Text | ContentMethod::Flat => {
                 let mut file = std::fs::File::open(&source).map_err(failed)?;
-                let mut rewriter = Rewriter::new(Hasher::new(algorithm), mentioned.iter().copied());
+                let modulo = HashModulo::new(algorithm, self.written);
+                let mut rewriter = Rewriter::new(modulo, mentioned.iter().copied());
                 io::copy(&mut file, &mut rewriter).map_err(failed)?;
-                rewriter.finish().map(|(hasher, _)| hasher.finish()).map_err(failed)
+                let hashes = rewriter.finish().and_then(|(modulo, _)| modulo.finish()).map_err(failed)?;
+                Ok(hashes.by(self_references))
             }
+            // As it is: git's object ids leave nothing out.
+            ContentMethod::Git => Ok(fodder_store::git_object_id(&source, algorithm)?),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Judging outputs from gathered facts, purely. All violations are reported, not the first.
 
 use crate::{
-    content_address::ContentAddress,
+    content_address::{ContentAddress, ContentMethod},
     hash::Hash,
     options::{OutputCheck, OutputChecks},
     store_path::StorePath,
@@ -69,6 +69,12 @@ pub enum Violation {
         path: StorePath,
         /// What it refers to.
         references: BTreeSet<StorePath>,
+    },
+    /// A text that mentions its own path.
+    #[error("self-reference not allowed with text hashing")]
+    SelfReference {
+        /// The output.
+        path: StorePath,
     },
     /// References or requisites outside the allowed, or among the disallowed.
     #[error("output '{path}' is not allowed to refer to the following paths:{}", list(paths))]
@@ -166,23 +172,26 @@ fn fixed(rules: &Rules, specified: Hash, facts: &OutputFacts, violations: &mut V
         violations.push(Violation::NotAPlainFile { path: facts.path.clone() });
         return;
     };
-    let references = facts.references.clone();
-    let refers = (!references.is_empty()).then(|| match content.allows_references() {
-        true => Violation::FixedRefers { derivation: rules.derivation.clone(), references },
-        false => Violation::NoPlaceForReferences { path: facts.path.clone(), references },
-    });
+    let no_place = no_place_for(&content, &facts.path, &facts.references);
     let mismatch = (content.hash != specified).then(|| Violation::HashMismatch {
         derivation: rules.derivation.clone(),
         specified,
         got: content.hash,
     });
-    if content.allows_references() {
-        violations.extend(mismatch);
-        violations.extend(refers);
-    } else {
-        violations.extend(refers);
-        violations.extend(mismatch);
+    let refers = (no_place.is_none() && !facts.references.is_empty())
+        .then(|| Violation::FixedRefers { derivation: rules.derivation.clone(), references: facts.references.clone() });
+    violations.extend(no_place);
+    violations.extend(mismatch);
+    violations.extend(refers);
+}
+
+/// What is wrong with references of contents whose address has no place for them.
+pub fn no_place_for(content: &ContentAddress, path: &StorePath, references: &BTreeSet<StorePath>) -> Option<Violation> {
+    if content.method == ContentMethod::Text && references.contains(path) {
+        return Some(Violation::SelfReference { path: path.clone() });
     }
+    (!content.allows_references() && !references.is_empty())
+        .then(|| Violation::NoPlaceForReferences { path: path.clone(), references: references.clone() })
 }
 
 fn output(
@@ -266,7 +275,7 @@ fn output(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{content_address::ContentMethod, hash::HashAlgorithm};
+    use crate::hash::HashAlgorithm;
 
     fn path(name: &str) -> StorePath {
         StorePath::from_base_name(&format!("{}-{name}", "0".repeat(32))).unwrap()
@@ -308,6 +317,7 @@ mod tests {
         assert_eq!(of(right, &["a"], ContentMethod::Nar), ["FixedRefers"]);
         assert_eq!(of(wrong, &["a"], ContentMethod::Nar), ["HashMismatch", "FixedRefers"]);
         assert_eq!(of(wrong, &["a"], ContentMethod::Flat), ["NoPlaceForReferences", "HashMismatch"]);
+        assert_eq!(of(wrong, &["self"], ContentMethod::Text), ["SelfReference", "HashMismatch"]);
         let mut directory = facts(&[], ContentMethod::Flat);
         directory.content = None;
         assert_eq!(judge(Some(right), OutputCheck::default(), directory), ["NotAPlainFile"]);

@@ -1,6 +1,6 @@
-//! Downloads over HTTP and HTTPS: verified, retried where that can help, restarted from the beginning when a line is cut.
+//! Downloads over HTTP and HTTPS: verified, retried where that can help, continued when a line is cut.
 //!
-//! Bodies are written as they are sent. A content encoding is never undone: hashes are over the bytes of the server.
+//! No content encoding is asked for. One that a server applies all the same is undone, as in Nix: hashes are over what is meant.
 
 use crate::error::chain;
 use reqwest::{NoProxy, Proxy, StatusCode, header, redirect::Policy};
@@ -10,7 +10,7 @@ use rustls::{
 };
 use std::{
     fs::File,
-    io::{Seek, Write},
+    io::{Read, Write},
     sync::Arc,
     time::Duration,
 };
@@ -103,7 +103,6 @@ pub enum HttpError {
 /// One try.
 #[derive(Debug)]
 enum Attempt {
-    Done(u64),
     /// May go better next time, after so many seconds if the server said so.
     Transient(HttpError, Option<u64>),
     Final(HttpError),
@@ -157,48 +156,17 @@ impl Http {
 
     /// Downloads into an empty file and returns the number of bytes. `on_retry` is told of every try that failed and is
     /// followed by another.
-    pub fn download(
-        &self,
-        url: &str,
-        file: &mut File,
-        on_retry: &mut dyn FnMut(&HttpError, Duration),
-    ) -> Result<u64, HttpError> {
-        if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(HttpError::Scheme { url: url.to_owned() });
-        }
-        let mut number = 1;
-        loop {
-            file.set_len(0).and_then(|()| file.rewind()).map_err(HttpError::Write)?;
-            match self.runtime.block_on(self.attempt(url, file)) {
-                Attempt::Done(size) => return Ok(size),
-                Attempt::Final(error) => return Err(error),
-                Attempt::Transient(error, _) if number == self.attempts => return Err(error),
-                Attempt::Transient(error, asked) => {
-                    let wait = wait_before(number, asked);
-                    on_retry(&error, wait);
-                    std::thread::sleep(wait);
-                    number += 1;
-                }
-            }
-        }
-    }
-
-    async fn attempt(&self, url: &str, file: &mut File) -> Attempt {
-        let mut response = match self.respond(url, None).await {
-            Ok(response) => response,
-            Err(attempt) => return attempt,
-        };
+    pub fn download(&self, url: &str, file: &mut File, on_retry: OnRetry<'_>) -> Result<u64, HttpError> {
+        let mut contents = self.open(url, None, on_retry)?.decoded()?;
         let mut size = 0;
+        let mut piece = vec![0; 64 * 1024];
         loop {
-            match response.chunk().await {
-                Ok(Some(piece)) => {
-                    if let Err(error) = file.write_all(&piece) {
-                        return Attempt::Final(HttpError::Write(error));
-                    }
-                    size += piece.len() as u64;
+            match contents.read(&mut piece).map_err(|error| body::failure(url, error))? {
+                0 => return Ok(size),
+                count => {
+                    file.write_all(&piece[..count]).map_err(HttpError::Write)?;
+                    size += count as u64;
                 }
-                Ok(None) => return Attempt::Done(size),
-                Err(error) => return Attempt::Transient(transfer(url, &error), None),
             }
         }
     }

@@ -107,7 +107,9 @@ impl Farm {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotADirectory => {
                 let shown = source.display();
-                say(&format!("warning: not including '{shown}' in the user environment because it's not a directory"));
+                say(&format!(
+                    "warning: not including \"{shown}\" in the user environment because it's not a directory"
+                ));
                 return Ok(());
             }
             Err(error) => return Err(failed("list", source)(error)),
@@ -147,14 +149,14 @@ impl Farm {
             (Some(Present::Link), true) => return self.merge(source, target, priority),
             (Some(Present::Directory), false) => {
                 let (source, target) = (source.display(), target.display());
-                return Err(format!("collision between non-directory '{source}' and directory '{target}'"));
+                return Err(format!("collision between non-directory \"{source}\" and directory \"{target}\""));
             }
             (Some(Present::Link), false) => {
                 let previous = self.priorities.get(target).copied().unwrap_or_default();
                 if previous == priority {
                     let other = fs::read_link(target).map_err(failed("read the link", target))?;
                     return Err(format!(
-                        "Unable to build profile. There is a conflict for the following files:\n\n  {}\n  {}",
+                        "Unable to build profile. There is a conflict for the following files:\n\n  \"{}\"\n  \"{}\"",
                         other.display(),
                         source.display()
                     ));
@@ -176,7 +178,7 @@ impl Farm {
         let linked = fs::canonicalize(target).map_err(failed("resolve", target))?;
         if !linked.is_dir() {
             let (source, linked) = (source.display(), linked.display());
-            return Err(format!("collision between '{source}' and non-directory '{linked}'"));
+            return Err(format!("collision between \"{source}\" and non-directory \"{linked}\""));
         }
         let previous = self.priorities.get(target).copied().unwrap_or_default();
         fs::remove_file(target).map_err(failed("remove", target))?;

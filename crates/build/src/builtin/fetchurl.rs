@@ -6,15 +6,16 @@ use fodder_model::{
     plan::{MIRRORS_VARIABLE, NETRC_FILE},
     short_form::CERTIFICATE_BUNDLE,
 };
-use fodder_store::{Compression, Http, HttpSettings, Proxies};
+use fodder_store::{Compression, Http, HttpError, HttpSettings, Proxies};
 use std::{
     fs::{File, OpenOptions, Permissions},
-    io::{BufReader, Read},
+    io::{BufReader, Read, Seek},
     os::{
         fd::AsFd,
         unix::fs::{OpenOptionsExt, PermissionsExt},
     },
     path::Path,
+    time::Duration,
 };
 
 /// How often a download is tried; Nix's default.
@@ -61,9 +62,11 @@ fn fetch(attributes: &Attributes<'_>, url: &str, file: &mut File) -> Result<(), 
     let mut get = |url: &str| {
         say(&format!("downloading '{url}'"));
         let url = netrc::with_password(url, &passwords);
-        http.download(&url, file, &mut |error, wait| {
-            say(&format!("warning: {error}; retrying in {} ms", wait.as_millis()));
-        })
+        // A mirror may have left the beginning of something else.
+        file.set_len(0).and_then(|()| file.rewind()).map_err(HttpError::Write)?;
+        let on_retry =
+            |error: &HttpError, wait: Duration| say(&format!("warning: {error}; retrying in {} ms", wait.as_millis()));
+        http.download(&url, file, Box::new(on_retry))
     };
     for mirror in attributes.text(MIRRORS_VARIABLE).split_ascii_whitespace() {
         match get(mirror) {

@@ -1,10 +1,11 @@
 //! A download that is read while it arrives, and goes on where the line was cut.
 
 use super::{Attempt, Http, HttpError, Resume, transfer, wait_before};
+use crate::cache::Compression;
 use reqwest::{Response, StatusCode, header};
 use std::{
     fmt,
-    io::{self, Read},
+    io::{self, BufReader, Read},
     time::Duration,
 };
 
@@ -30,6 +31,8 @@ pub struct HttpBody<'a> {
     /// Size of the whole, as far as anybody said.
     expected: Option<u64>,
     validator: Option<header::HeaderValue>,
+    /// What the server applied to the contents on their way.
+    coding: Option<header::HeaderValue>,
     failures: u32,
     progress: u64,
     is_finished: bool,
@@ -64,6 +67,7 @@ impl Http {
             to_skip: 0,
             expected,
             validator: None,
+            coding: None,
             failures: 0,
             progress: 0,
             is_finished: false,
@@ -82,12 +86,38 @@ impl Http {
             Err(error) => return Err(error),
         };
         let mut bytes = Vec::new();
-        let read = body.take(limit as u64 + 1).read_to_end(&mut bytes);
-        read.map_err(|error| match error.downcast::<HttpError>() {
-            Ok(error) => error,
-            Err(error) => HttpError::Transfer { url: url.to_owned(), reason: error.to_string() },
-        })?;
+        let read = body.decoded()?.take(limit as u64 + 1).read_to_end(&mut bytes);
+        read.map_err(|error| failure(url, error))?;
         if bytes.len() > limit { Err(HttpError::TooLarge { url: url.to_owned(), limit }) } else { Ok(Some(bytes)) }
+    }
+}
+
+/// What went wrong while a body was read.
+pub(super) fn failure(url: &str, error: io::Error) -> HttpError {
+    match error.downcast::<HttpError>() {
+        Ok(error) => error,
+        Err(error) => HttpError::Transfer { url: url.to_owned(), reason: error.to_string() },
+    }
+}
+
+impl<'a> HttpBody<'a> {
+    /// The contents, without the encoding that the server applied to them.
+    pub(super) fn decoded(self) -> Result<Box<dyn Read + 'a>, HttpError> {
+        let coding = self.coding.as_ref().map_or(b"".as_slice(), |value| value.as_bytes()).to_ascii_lowercase();
+        let compression = match coding.as_slice() {
+            b"" | b"identity" | b"none" => Compression::None,
+            b"gzip" | b"x-gzip" => Compression::Gzip,
+            b"br" => Compression::Brotli,
+            b"zstd" => Compression::Zstd,
+            b"xz" => Compression::Xz,
+            b"bzip2" => Compression::Bzip2,
+            _ => {
+                let reason = format!("the server encoded it as '{}'", coding.escape_ascii());
+                return Err(HttpError::Transfer { url: self.url, reason });
+            }
+        };
+        let url = self.url.clone();
+        compression.reader(BufReader::new(self)).map_err(|error| failure(&url, error))
     }
 }
 
@@ -109,7 +139,6 @@ impl HttpBody<'_> {
                 }
                 Err(Attempt::Final(error)) => return Err(error),
                 Err(Attempt::Transient(error, asked)) => self.wait(error, asked)?,
-                Err(Attempt::Done(_)) => {}
             }
         }
     }
@@ -135,8 +164,11 @@ impl HttpBody<'_> {
             } else {
                 self.to_skip = self.received;
             }
-        } else if let Some(length) = response.content_length() {
-            self.expected.get_or_insert(length);
+        } else {
+            self.coding = headers.get(header::CONTENT_ENCODING).cloned();
+            if let Some(length) = response.content_length() {
+                self.expected.get_or_insert(length);
+            }
         }
         self.validator = self.validator.take().or(validator);
         self.response = Some(response);
