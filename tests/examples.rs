@@ -241,6 +241,10 @@ fn pnpm_fetches_what_the_lock_file_pins() {
     command.args(["install", "--global", "--no-audit", "--no-fund", "--prefix", "tool", PNPM]);
     // Nothing of npm's own is written outside the lab.
     command.args(["--cache", "npm-cache"]).current_dir(lab.path());
+    // Node has authorities of its own, and adds the machine's only if told so by this name.
+    if let (None, Some(bundle)) = (std::env::var_os("NODE_EXTRA_CA_CERTS"), std::env::var_os("SSL_CERT_FILE")) {
+        command.env("NODE_EXTRA_CA_CERTS", bundle);
+    }
     let run = lab.run(command);
     assert_eq!(run.code, 0, "this test could not install {PNPM}: {}", run.stderr);
     let path = std::env::var("PATH").expect("a search path");
