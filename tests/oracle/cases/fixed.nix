@@ -41,7 +41,7 @@ in
     drv = { outputHash = hi; impureEnvVars = [ "told" "absent" ]; p = builtins.placeholder "out"; };
   };
   places = {
-    script = "ls -A /; ls -A /etc | grep -v ssl; cat /etc/nsswitch.conf; cat /etc/resolv.conf | wc -l; tail -n +3 /proc/net/dev | cut -d: -f1 | sort; hostname; echo hi > $out";
+    script = "ls -A /; ls -A /etc | grep -v ssl; cat /etc/nsswitch.conf; cat /etc/resolv.conf | wc -l; hostname; echo hi > $out";
     drv.outputHash = hi;
   };
 
