@@ -107,3 +107,61 @@ fn flags_that_name_nobody_are_refused() {
         assert_eq!(run.code, 2, "{flag} {value}: {run:?}");
     }
 }
+
+/// What curl says of each host, from a short form with these settings.
+fn codes(settings: serde_json::Value, profile: Option<&str>, flags: &[&str]) -> Vec<String> {
+    let world = world();
+    // Bash's own way to call; the servers say hello and nothing more.
+    let call = |host: &str| {
+        let hello = format!("exec 3<>/dev/tcp/{host}/80 && head -c 5 <&3 | grep -q hello");
+        format!("if timeout 5 bash -c '{hello}' 2>/dev/null; then echo reached {host}; else echo lost {host}; fi")
+    };
+    let form = json!({
+        "name": "form", "dontUnpack": true, "outputHash": "", "outputHashMode": "recursive",
+        "fodder": settings, "buildPhase": [call("a.example"), call("b.example"), call("192.0.2.2"), "mkdir $out"],
+    });
+    let mut arguments = flags.to_vec();
+    if let Some(text) = profile {
+        world.lab.write("profile.toml", text);
+        arguments.extend(["--profile", "profile.toml"]);
+    }
+    let run = world.build_form(&form, &arguments);
+    let said = run.stderr.lines().filter_map(|line| line.strip_prefix("form> reached ")).map(str::to_owned).collect();
+    assert!(run.stderr.contains("form> lost") || run.stderr.contains("form> reached"), "{run:?}");
+    said
+}
+
+#[test]
+fn a_file_can_say_who_may_not_be_called_and_nothing_more() {
+    assert_eq!(codes(json!({}), None, &[]), ["a.example", "b.example"]);
+    assert_eq!(codes(json!({"network": {"allow": ["b.example"]}}), None, &[]), ["b.example"]);
+    assert_eq!(codes(json!({"network": {"deny": ["b.example"]}}), None, &[]), ["a.example"]);
+    assert_eq!(codes(json!({"network": {"mode": "none"}}), None, &[]), [""; 0]);
+    // It cannot open this machine, and not what the person has not allowed.
+    assert_eq!(codes(json!({"network": {"allow": ["192.0.2.2", "*"]}}), None, &[]), ["a.example", "b.example"]);
+    assert_eq!(codes(json!({"network": {"allow": ["b.example"]}}), None, &["--allow", "a.example"]), [""; 0]);
+    for (network, words) in [
+        (json!({"mode": "host"}), "a file cannot ask for the network 'host'"),
+        (json!({"allowLoopback": [80]}), "unknown setting 'allowLoopback'"),
+        (json!({"allow": ["http://x"]}), "is not HOST or HOST:PORT"),
+    ] {
+        let lab = crate::lab::Lab::new();
+        lab.write("form.json", json!({"name": "x", "buildPhase": "true", "fodder": {"network": network}}).to_string());
+        let run = lab.build(&["form.json"]);
+        assert_eq!(run.code, 100, "{}", run.stderr);
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_profile_can_say_who_may_be_called() {
+    let profile = |network: &str| format!("extends = \"host-tools\"\n[network]\nwhy = \"a test\"\n{network}\n");
+    let own = profile("allow = [\"192.0.2.2\"]");
+    assert_eq!(codes(json!({}), Some(&own), &[]), ["a.example", "b.example", "192.0.2.2"]);
+    assert_eq!(codes(json!({}), Some(&profile("allow = [\"a.example\"]")), &[]), ["a.example"]);
+    assert_eq!(codes(json!({}), Some(&profile("mode = \"none\"")), &[]), [""; 0]);
+    assert_eq!(
+        codes(json!({}), Some(&profile("mode = \"none\"")), &["--network", "gateway"]),
+        ["a.example", "b.example"]
+    );
+}

@@ -102,6 +102,16 @@ impl World {
         self.run(&all)
     }
 
+    /// Builds a short form.
+    pub fn build_form(&self, form: &Value, arguments: &[&str]) -> Run {
+        self.lab.write("form.json", form.to_string());
+        let store = self.lab.store();
+        let mut all = vec!["build", "--json", "--no-link", "--store", store.to_str().expect("UTF-8")];
+        all.extend(arguments);
+        all.push("form.json");
+        self.run(&all)
+    }
+
     /// Runs the program in this world.
     fn run(&self, arguments: &[&str]) -> Run {
         let World { lab, names, resolvers, dead, hello, proxy, environment, name_servers, setup } = self;

@@ -19,6 +19,7 @@ use fodder_model::{
     },
     options::{self, Options},
     plan::may_reach_network,
+    short_form::FileNetwork,
     store_path::StorePath,
 };
 use fodder_sandbox::Sandbox;
@@ -124,6 +125,7 @@ fn missing(
             options,
             set: Arc::clone(&root.set),
             profile: "nix".to_owned(),
+            network: FileNetwork::default(),
             format: root.format,
             tools: Vec::new(),
             sources: Vec::new(),

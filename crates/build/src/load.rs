@@ -10,7 +10,7 @@ use fodder_model::{
     },
     json::{self, InputError},
     options::{self, Options},
-    short_form::{self, ShortForm, Tool},
+    short_form::{self, FileNetwork, ShortForm, Tool},
     store_path::StorePath,
 };
 use std::{
@@ -60,6 +60,8 @@ pub struct Loaded {
     pub set: Arc<DerivationSet>,
     /// Profile that the file asks for, or that its format implies.
     pub profile: String,
+    /// What a short form says about its network.
+    pub network: FileNetwork,
     /// Tools that a short form asks for.
     pub tools: Vec<Tool>,
     /// Sources of a short form.
@@ -168,6 +170,7 @@ pub fn load(
     let (derivation, sources) = desugar(&form, directory, request.system, at)?;
     let path = paths::derivation_path(&derivation).map_err(paths::PathsError::from)?;
     let mut loaded = finish(InputFormat::ShortForm, path.clone(), [(path, derivation)].into(), find)?;
+    loaded.network = form.network;
     loaded.profile = form.profile.unwrap_or_else(|| "host-tools".to_owned());
     loaded.tools = form.tools;
     loaded.sources = sources;
@@ -259,6 +262,7 @@ fn finish(
         options: Options::default(),
         set: Arc::new(set),
         profile: "nix".to_owned(),
+        network: FileNetwork::default(),
         tools: Vec::new(),
         sources: Vec::new(),
         notes,

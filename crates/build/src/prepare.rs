@@ -14,11 +14,11 @@ use fodder_model::{
     bytes::ByteString,
     derivation::{Output, resolve::ResolveError},
     hash::Hash,
-    plan::{self, BuildPlan, NETRC_FILE, PlanError, Request, ScratchPaths},
+    plan::{self, BuildPlan, NETRC_FILE, PlanError, Request, ScratchPaths, Settings},
     profile::{self, Profile},
     reference_graph::{DerivationOutputs, Input, InputShape, source_address},
     sandbox::BindKind,
-    short_form,
+    short_form::{self, FileNetwork},
     store_path::StorePath,
 };
 use fodder_store::{BuildUser, PathLocks, Scratch, ScratchPart, Store};
@@ -215,7 +215,7 @@ fn plan_with(
     paths: &ScratchPaths,
 ) -> Result<Result<BuildPlan, Refused>, BuildError> {
     let profile = profile_of(loaded, request)?;
-    let settings = request.settings();
+    let settings = settings(loaded, request, &profile);
     let host = host::probe(&ProbeRequest {
         profile: &profile,
         extra_paths: &settings.extra_paths,
@@ -278,6 +278,23 @@ fn hand_over_passwords(
         std::os::unix::fs::fchown(&file, Some(user), Some(group)).map_err(failed)?;
     }
     Ok(())
+}
+
+/// What was asked for, with what the profile and the file say about the network: the person comes first, and a file can only take
+/// away.
+fn settings(loaded: &Loaded, request: &BuildRequest, profile: &Profile) -> Settings {
+    let mut settings = request.settings();
+    let FileNetwork { mode, allow, deny } = loaded.network.clone();
+    if plan::may_reach_network(&loaded.derivation) {
+        settings.network = settings.network.or(mode).or(profile.network.mode);
+    }
+    let policy = &mut settings.network_policy;
+    policy.allow.extend(profile.network.policy.allow.iter().cloned());
+    policy.deny.extend(profile.network.policy.deny.iter().cloned());
+    policy.loopback_ports.extend(&profile.network.policy.loopback_ports);
+    policy.deny.extend(deny);
+    policy.only.extend(allow);
+    settings
 }
 
 fn profile_of(loaded: &Loaded, request: &BuildRequest) -> Result<Profile, BuildError> {

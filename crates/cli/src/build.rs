@@ -130,6 +130,7 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
                 allow: allow.clone(),
                 deny: deny.clone(),
                 loopback_ports: allow_loopback.iter().copied().collect(),
+                only: Vec::new(),
             },
             extra_paths: extra_sandbox_paths.clone(),
             hashed_mirrors: hashed_mirrors.clone(),

@@ -148,7 +148,7 @@ fn print_check(name: &str, check: &OutputCheck) {
 
 /// Who may be called.
 fn print_policy(policy: &NetworkPolicy, mode: NetworkMode) {
-    let NetworkPolicy { allow, deny, loopback_ports } = policy;
+    let NetworkPolicy { allow, deny, loopback_ports, only } = policy;
     match mode {
         NetworkMode::None | NetworkMode::Host => return,
         NetworkMode::Gateway => {}
@@ -159,6 +159,9 @@ fn print_policy(policy: &NetworkPolicy, mode: NetworkMode) {
     }
     for denied in deny {
         item("--deny", &denied.to_string());
+    }
+    for only in only {
+        item("only", &format!("{only}, says the file"));
     }
     for port in loopback_ports {
         item("loopback", &format!("port {port} is this machine's"));

@@ -6,7 +6,6 @@ use crate::{
     record::{Player, Tap},
     relay::is_six,
 };
-use fodder_model::network_policy::Host;
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
     rr::{RData, Record, RecordType},
@@ -90,7 +89,7 @@ async fn answer(door: &Door, query: &[u8], transport: Transport) -> Option<Vec<u
     if let Tap::Replay(player) = &door.settings.tap {
         return replay(door, player, &message, question, &name);
     }
-    if !may_ask(door, &name) {
+    if !door.settings.policy.may_ask(&name) {
         door.ledger.name(&name, NameOutcome::RefusedByPolicy, []);
         return reply(&message, ResponseCode::Refused, Vec::new());
     }
@@ -176,17 +175,6 @@ async fn without_ipv6(door: &Door, message: &Message, transport: Transport) -> R
         Some((_, answer)) => answer.metadata.response_code,
         None => ResponseCode::ServFail,
     }
-}
-
-/// Names are asked for at name servers anywhere, so who may not be called may not be asked for either.
-fn may_ask(door: &Door, name: &str) -> bool {
-    let policy = &door.settings.policy;
-    let names_hosts = |host: &Host| matches!(host, Host::Any | Host::Name(_) | Host::Below(_));
-    if policy.deny.iter().any(|denied| denied.port.is_none() && denied.host.covers_name(name)) {
-        return false;
-    }
-    !policy.allow.iter().any(|allowed| names_hosts(&allowed.host))
-        || policy.allow.iter().any(|allowed| allowed.host.covers_name(name))
 }
 
 fn own_records(door: &Door, question: &Query, addresses: &[IpAddr]) -> Vec<Record> {

@@ -207,7 +207,12 @@ pub const ATTRIBUTES: &[Attribute] = &[
     row("__noChroot", Switch, Builder, "Refused: there is no build without a sandbox."),
     row("__contentAddressed", Switch, Builder, "The outputs' paths follow from what is in them."),
     row("__impure", Switch, Builder, "Built anew every time; has the network only with `--network gateway` or `host`."),
-    row("fodder", Object, Fodder, "Settings of this program: `profile`."),
+    row(
+        "fodder",
+        Object,
+        Fodder,
+        "Settings of this program: `profile`, and `network` with `mode`, `allow` and `deny`.",
+    ),
 ];
 
 /// Finds an attribute by name.

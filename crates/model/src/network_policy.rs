@@ -19,6 +19,8 @@ pub struct NetworkPolicy {
     pub deny: Vec<Destination>,
     /// `--allow-loopback`: ports of this machine's loopback.
     pub loopback_ports: BTreeSet<u16>,
+    /// What the file itself says: of those that may be called, only these. It can take away, and gives nothing.
+    pub only: Vec<Destination>,
 }
 
 /// A host or several, and perhaps a port.
@@ -193,6 +195,10 @@ impl NetworkPolicy {
             let reason = format!("you denied it with --deny {denied}");
             return Err(Refusal { reason, flag: None });
         }
+        if !self.only.is_empty() && !self.only.iter().any(|only| only.covers(call)) {
+            let reason = "the file itself allows only others ('fodder.network.allow')".to_owned();
+            return Err(Refusal { reason, flag: None });
+        }
         if is_nowhere(address) {
             return Err(Refusal { reason: "this is no address of a host".to_owned(), flag: None });
         }
@@ -218,6 +224,18 @@ impl NetworkPolicy {
             });
         }
         Ok(())
+    }
+
+    /// Whether a name may be asked for. Names are asked for at name servers anywhere, so who may not be called may not be asked for
+    /// either.
+    pub fn may_ask(&self, name: &str) -> bool {
+        let names_hosts = |host: &Host| matches!(host, Host::Any | Host::Name(_) | Host::Below(_));
+        let permits = |list: &[Destination]| {
+            !list.iter().any(|allowed| names_hosts(&allowed.host))
+                || list.iter().any(|allowed| allowed.host.covers_name(name))
+        };
+        let is_denied = self.deny.iter().any(|denied| denied.port.is_none() && denied.host.covers_name(name));
+        !is_denied && permits(&self.allow) && permits(&self.only)
     }
 
     /// Whether only what is allowed may be called.

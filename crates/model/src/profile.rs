@@ -1,9 +1,14 @@
 //! Sandbox profiles: reviewed data that says what a sandbox shows, entry by entry, each with its reason.
 
+mod network;
+
+pub use network::ProfileNetwork;
+
 use crate::{
     bytes::ByteString,
     sandbox::{Access, SeccompPolicy},
 };
+use network::NetworkText;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
@@ -18,6 +23,8 @@ pub struct Profile {
     pub entries: Vec<Entry>,
     /// The system-call filter.
     pub seccomp: SeccompPolicy,
+    /// Who may be called from fixed-output builds.
+    pub network: ProfileNetwork,
 }
 
 /// One thing in the root.
@@ -182,6 +189,7 @@ struct ProfileText {
     summary: Option<String>,
     #[serde(default)]
     entry: Vec<EntryText>,
+    network: Option<NetworkText>,
 }
 
 #[derive(Default, Deserialize)]
@@ -211,7 +219,13 @@ struct EntryText {
 pub fn parse(name: &str, text: &str) -> Result<Profile, ProfileError> {
     let syntax = |name: &str, message: String| ProfileError::Syntax { name: name.to_owned(), message };
     let seccomp = toml::from_str(SECCOMP).map_err(|error| syntax("seccomp", error.to_string()))?;
-    let mut profile = Profile { name: name.to_owned(), summary: String::new(), entries: Vec::new(), seccomp };
+    let mut profile = Profile {
+        name: name.to_owned(),
+        summary: String::new(),
+        entries: Vec::new(),
+        seccomp,
+        network: ProfileNetwork::default(),
+    };
     let mut layers = Vec::new();
     let mut next = Some((name.to_owned(), text.to_owned()));
     while let Some((layer_name, layer_text)) = next {
@@ -230,6 +244,9 @@ pub fn parse(name: &str, text: &str) -> Result<Profile, ProfileError> {
     for (layer_name, layer) in layers.into_iter().rev() {
         profile.name = layer.name.unwrap_or(layer_name.clone());
         profile.summary = layer.summary.unwrap_or_default();
+        if let Some(network) = layer.network {
+            profile.network = network.read().map_err(|message| syntax(&layer_name, message))?;
+        }
         for (index, text) in layer.entry.into_iter().enumerate() {
             let entry = entry(text).map_err(|message| ProfileError::Entry {
                 name: layer_name.clone(),

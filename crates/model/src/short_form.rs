@@ -13,6 +13,8 @@ pub use packages::commands_of;
 use crate::{
     attributes::{self, AttributeKind},
     json::{InputError, Member, Node, Value, nearest},
+    network_policy::Destination,
+    plan::NetworkMode,
     store_path::StorePath,
 };
 use std::{collections::BTreeMap, ops::Range};
@@ -32,6 +34,8 @@ pub struct ShortForm {
     pub tools: Vec<Tool>,
     /// The sandbox profile that the file asks for.
     pub profile: Option<String>,
+    /// What it says about its network.
+    pub network: FileNetwork,
     /// Place of the whole object, for errors that concern all of it.
     place: Node,
 }
@@ -85,6 +89,17 @@ pub fn recognises(root: &Node) -> bool {
         .any(|key| root.get(key).is_some())
 }
 
+/// What a file says about its network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileNetwork {
+    /// Which kind; never the host's.
+    pub mode: Option<NetworkMode>,
+    /// Only these may be called, of those that may be called at all.
+    pub allow: Vec<Destination>,
+    /// These may not.
+    pub deny: Vec<Destination>,
+}
+
 /// Reads a short form.
 pub fn read(root: &Node) -> Result<ShortForm, InputError> {
     let mut form = ShortForm {
@@ -94,12 +109,13 @@ pub fn read(root: &Node) -> Result<ShortForm, InputError> {
         sources: Vec::new(),
         tools: Vec::new(),
         profile: None,
+        network: FileNetwork::default(),
         place: root.clone(),
     };
     for member in root.object()? {
         match member.key.as_str() {
             "$schema" | "meta" | "passthru" => {}
-            "fodder" => form.profile = settings(&member.node)?,
+            "fodder" => settings(&member.node, &mut form)?,
             "__noChroot" if is_true(&member.node) => {
                 return Err(member
                     .node
@@ -141,8 +157,7 @@ fn name(root: &Node) -> Result<String, InputError> {
     Ok(name)
 }
 
-fn settings(node: &Node) -> Result<Option<String>, InputError> {
-    let mut profile = None;
+fn settings(node: &Node, form: &mut ShortForm) -> Result<(), InputError> {
     for member in node.object()? {
         match member.key.as_str() {
             "profile" => {
@@ -154,18 +169,51 @@ fn settings(node: &Node) -> Result<Option<String>, InputError> {
                         .error(format!("unknown profile '{name}'"))
                         .with_hint(format!("write '{known}'; a file is named with --profile FILE")));
                 }
-                profile = Some(name.to_owned());
+                form.profile = Some(name.to_owned());
             }
-            key => {
-                let error = member.node.error(format!("unknown setting '{key}'"));
-                return Err(match nearest(key, ["profile"]) {
-                    Some(known) => error.with_hint(format!("did you mean '{known}'?")),
-                    None => error.with_hint("the only setting is 'profile'"),
-                });
-            }
+            "network" => form.network = network(&member.node)?,
+            key => return Err(unknown_setting(&member.node, key, &["profile", "network"])),
         }
     }
-    Ok(profile)
+    Ok(())
+}
+
+fn unknown_setting(node: &Node, key: &str, known: &[&'static str]) -> InputError {
+    let error = node.error(format!("unknown setting '{key}'"));
+    match nearest(key, known.iter().copied()) {
+        Some(known) => error.with_hint(format!("did you mean '{known}'?")),
+        None => error.with_hint(format!("there are '{}'", known.join("' and '"))),
+    }
+}
+
+/// What a file says about its network: less than a person could, since it must not open the machine that it is built on.
+fn network(node: &Node) -> Result<FileNetwork, InputError> {
+    let mut network = FileNetwork::default();
+    let destinations = |node: &Node| -> Result<Vec<Destination>, InputError> {
+        let read =
+            |element: &Node| Destination::parse(element.string()?).map_err(|error| element.error(error.to_string()));
+        node.array()?.iter().map(read).collect()
+    };
+    for member in node.object()? {
+        match member.key.as_str() {
+            "allow" => network.allow = destinations(&member.node)?,
+            "deny" => network.deny = destinations(&member.node)?,
+            "mode" => {
+                network.mode = Some(match member.node.string()? {
+                    "gateway" => NetworkMode::Gateway,
+                    "none" => NetworkMode::None,
+                    other => {
+                        return Err(member
+                            .node
+                            .error(format!("a file cannot ask for the network '{other}'"))
+                            .with_hint("write 'gateway' or 'none'; whoever builds it can say --network host"));
+                    }
+                });
+            }
+            key => return Err(unknown_setting(&member.node, key, &["allow", "deny", "mode"])),
+        }
+    }
+    Ok(network)
 }
 
 impl ShortForm {

@@ -4,7 +4,12 @@ use super::*;
 
 fn policy(allow: &[&str], deny: &[&str], loopback_ports: &[u16]) -> NetworkPolicy {
     let read = |texts: &[&str]| texts.iter().map(|text| Destination::parse(text).unwrap()).collect();
-    NetworkPolicy { allow: read(allow), deny: read(deny), loopback_ports: loopback_ports.iter().copied().collect() }
+    NetworkPolicy {
+        allow: read(allow),
+        deny: read(deny),
+        loopback_ports: loopback_ports.iter().copied().collect(),
+        only: Vec::new(),
+    }
 }
 
 fn decide(policy: &NetworkPolicy, address: &str, port: u16, names: &[&str]) -> Result<(), String> {
@@ -161,4 +166,23 @@ fn a_wide_network_lifts_no_protection() {
         assert_eq!(decide(&policy, address, 80, &[]), Ok(()));
         assert_eq!(decide(&policy, "93.184.216.34", 80, &[]), Ok(()));
     }
+}
+
+/// A file can keep a build from calling others; it opens nothing that the person has not opened.
+#[test]
+fn what_a_file_says_only_takes_away() {
+    let only = |texts: &[&str], person: NetworkPolicy| NetworkPolicy {
+        only: texts.iter().map(|text| Destination::parse(text).unwrap()).collect(),
+        ..person
+    };
+    let file = only(&["example.org", "127.0.0.1"], policy(&[], &[], &[]));
+    assert_eq!(decide(&file, "1.1.1.1", 443, &["example.org"]), Ok(()));
+    assert!(decide(&file, "1.1.1.1", 443, &["other.org"]).unwrap_err().contains("the file itself"));
+    assert_eq!(decide(&file, "127.0.0.1", 80, &[]), Err("--allow-loopback 80".to_owned()));
+    assert!(file.may_ask("example.org") && !file.may_ask("other.org"));
+    let both = only(&["example.org"], policy(&["other.org"], &[], &[]));
+    assert!(
+        decide(&both, "1.1.1.1", 443, &["example.org"]).is_err()
+            && decide(&both, "1.1.1.1", 443, &["other.org"]).is_err()
+    );
 }

@@ -15,6 +15,15 @@ pub fn schema() -> Value {
         "properties": { "profile": {
             "type": "string",
             "description": "Sandbox profile: `host-tools` (the machine's own tools) or `nix` (what Nix gives a builder)."
+        }, "network": {
+            "type": "object",
+            "description": "Who may be called; it can take away from what whoever builds it allows, and gives nothing.",
+            "additionalProperties": false,
+            "properties": {
+                "mode": { "enum": ["gateway", "none"] },
+                "allow": strings.clone(),
+                "deny": strings.clone()
+            }
         } }
     });
     json!({
