@@ -1,7 +1,7 @@
 //! Figures of `docs/performance.md` for the gateway: one server on loopback, called through the host's own namespace, through the
 //! gateway, and through pasta and slirp4netns where they are installed (`apt-get install passt slirp4netns`), in turns.
 //!
-//! `cargo bench --bench network`. Rows are minimum, median and maximum; quote the ratios.
+//! `cargo bench --bench network`; names after `--` choose: `large`, `small`, `many`, `set-up`, `memory`. Rows are minimum, median and maximum; quote the ratios.
 #![allow(missing_docs, clippy::print_stdout, reason = "a program for people, not a library")]
 
 use std::{
@@ -59,6 +59,8 @@ else:
 
 fn main() {
     fodder_sandbox::dispatch_helper();
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let runs = |name: &str| chosen.is_empty() || chosen.iter().any(|choice| choice == name);
     let directory = tempfile::tempdir().expect("a temporary directory");
     let client = directory.path().join("client.py");
     std::fs::write(&client, CLIENT).expect("write the client");
@@ -70,6 +72,9 @@ fn main() {
         ("small", "one request of 1 kB, a connection each (median of 400)"),
         ("many", "500 connections at once, 64 KiB each"),
     ] {
+        if !runs(what) {
+            continue;
+        }
         println!("{title} (minimum, median, maximum)");
         let mut medians = Vec::new();
         let mut times = vec![Vec::new(); ways.len()];
@@ -95,8 +100,12 @@ fn main() {
             }
         }
     }
-    set_up(directory.path());
-    memory(directory.path(), &client, port);
+    if runs("set-up") {
+        set_up(directory.path());
+    }
+    if runs("memory") {
+        memory(directory.path(), &client, port);
+    }
 }
 
 /// How the server is called.

@@ -27,8 +27,11 @@ use tokio::{
     },
 };
 
-/// Size of a copy. Larger ones are a little faster for large files, and slower for small ones.
-const COPY_BYTES: usize = 64 * 1024;
+/// Size of a connection's first copies: most connections are small, and there may be thousands.
+const FIRST_COPY_BYTES: usize = 16 * 1024;
+
+/// Size that the copies of a busy connection grow to.
+const LARGEST_COPY_BYTES: usize = 512 * 1024;
 
 /// Connections at one time; further ones wait until they are accepted. The most that any fetcher was seen to have are some hundreds.
 pub(crate) const CONNECTION_LIMIT: usize = 2048;
@@ -194,7 +197,7 @@ async fn copy(
     count: &AtomicU64,
     (source, destination): (Side, Side),
 ) -> Result<(), Cut> {
-    let mut buffer = vec![0; COPY_BYTES];
+    let mut buffer = vec![0; FIRST_COPY_BYTES];
     loop {
         let length = match from.read(&mut buffer).await {
             Ok(length) => length,
@@ -211,6 +214,9 @@ async fn copy(
             return Err(Cut { side: destination, error });
         }
         count.fetch_add(length as u64, Ordering::Relaxed);
+        if length == buffer.len() && length < LARGEST_COPY_BYTES {
+            buffer.resize((length * 4).min(LARGEST_COPY_BYTES), 0);
+        }
     }
 }
 
