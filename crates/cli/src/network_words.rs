@@ -38,9 +38,12 @@ pub(crate) fn tell_network(network: &NetworkReport) {
             "  {name}  refused: only the hosts that you allowed may be called; --allow {name} would allow it"
         ));
     }
-    if let Some(NetworkProblem { kind, host, evidence, remedy }) = problem {
+    if let Some(NetworkProblem { kind, host, evidence, remedy, issuer }) = problem {
         let host = host.as_ref().map(|host| format!(": {}", harmless(host.as_bytes()))).unwrap_or_default();
         print_note(&format!("note: {}{host}: {}", kind.words(), harmless(evidence.as_bytes())));
+        if let Some(issuer) = issuer {
+            print_note(&format!("note: its certificate comes from '{}'", harmless(issuer.as_bytes())));
+        }
         if let Some(remedy) = remedy {
             print_note(&format!("hint: {}", harmless(remedy.as_bytes())));
         }
