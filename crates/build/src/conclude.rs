@@ -226,7 +226,8 @@ fn ran_outcome(
         problem.find_issuer(&ledger, &Proxies::read(|name| std::env::var(name).ok()));
     }
     let Ledger { hosts, names } = ledger;
-    outcome.network = Some(NetworkReport { mode, why, hosts, names, problem, recording: ran.recording.clone() });
+    let (all_ports, recording) = (ran.all_ports, ran.recording.clone());
+    outcome.network = Some(NetworkReport { mode, why, hosts, names, problem, all_ports, recording });
     outcome.profile = Some(prepared.plan.profile.clone());
     outcome.impure_variables = prepared.plan.impure_variables.clone();
     outcome.log_file = Some(ran.log_file.clone());
