@@ -2,7 +2,7 @@
 
 use crate::{
     error::BuildError,
-    inspect::{self, InspectError, Inspection, Instructions},
+    inspect::{self, InspectError, Inspection, Instructions, Links},
     locate::{self, ReferenceHit, Wanted},
     outcome::{Status, is_reference},
     prepare::Prepared,
@@ -52,6 +52,7 @@ pub(crate) fn inspect_outputs(prepared: &Prepared) -> Result<Inspected, BuildErr
     let candidates = Candidates::new(prepared.inputs.keys().chain(plan.outputs.values()));
     let nothing = Candidates::new([]);
     let mut outputs = BTreeMap::new();
+    let mut links = Links::default();
     for (name, path) in &plan.outputs {
         let shown = plan.sandbox.root_mount_point.as_path().with_file_name("store").join(path.base_name());
         let instructions = Instructions {
@@ -60,12 +61,26 @@ pub(crate) fn inspect_outputs(prepared: &Prepared) -> Result<Inspected, BuildErr
             canonicalise: true,
             builder: prepared.user.as_ref().map(|user| user.uid),
         };
-        match inspect::inspect(prepared.outputs.as_fd(), OsStr::new(path.base_name()), &shown, &instructions) {
+        match inspect::inspect(
+            prepared.outputs.as_fd(),
+            OsStr::new(path.base_name()),
+            &shown,
+            &instructions,
+            &mut links,
+        ) {
             Ok(inspection) => drop(outputs.insert(name.clone(), inspection)),
             Err(error) if error.is_rejection() => {
                 return Ok(Inspected::Rejected(rejection(plan, name, &error)));
             }
             Err(error) => return Err(error.into()),
+        }
+    }
+    if links.check().is_err() {
+        // The others may be what the builder left beside its outputs, which is dropped anyway.
+        let names: BTreeSet<&str> = plan.outputs.values().map(StorePath::base_name).collect();
+        prepared.scratch.remove_others(ScratchPart::Store, &names)?;
+        if let Err(error) = links.check() {
+            return if error.is_rejection() { Ok(Inspected::Rejected(error.to_string())) } else { Err(error.into()) };
         }
     }
     Ok(Inspected::Outputs(outputs))
@@ -84,9 +99,11 @@ fn rejection(plan: &fodder_model::plan::BuildPlan, name: &str, error: &InspectEr
             path.display()
         ),
         InspectError::Nar { path, source } => format!("path '{}' {source}", path.display()),
-        InspectError::UnsupportedType { .. } | InspectError::Again(_) | InspectError::System { .. } => {
-            error.to_string()
-        }
+        InspectError::UnsupportedType { .. }
+        | InspectError::StillOpen { .. }
+        | InspectError::LinkedElsewhere { .. }
+        | InspectError::Again(_)
+        | InspectError::System { .. } => error.to_string(),
     }
 }
 
