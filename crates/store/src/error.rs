@@ -74,6 +74,18 @@ pub enum StoreError {
         /// SQLite's answer.
         source: rusqlite::Error,
     },
+    /// The database holds what neither Nix nor we write: a damaged disk, or somebody's trap.
+    #[error(
+        "the database '{}' cannot be used: {problem}; put a copy of it back, or move the store away and begin a new one; \
+         nothing was changed",
+        shown(path)
+    )]
+    DamagedDatabase {
+        /// The database file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A row of the database holds something that no version of Nix writes.
     #[error("the database has the {field} '{value}' for '{path}', which is not one")]
     CorruptRow {

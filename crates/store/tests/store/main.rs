@@ -3,6 +3,7 @@
 
 mod collecting;
 mod concurrency;
+mod databases;
 mod importing;
 mod lab;
 mod opening;
