@@ -29,3 +29,4 @@ pub mod scan;
 pub mod short_form;
 pub mod signature;
 pub mod store_path;
+pub mod tar;

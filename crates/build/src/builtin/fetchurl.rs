@@ -80,7 +80,7 @@ fn fetch(attributes: &Attributes<'_>, url: &str, file: &mut File) -> Result<(), 
 fn unpack(archive: &Path, is_compressed: bool, out: &Path) -> Result<(), String> {
     let file = BufReader::new(File::open(archive).map_err(failed("open", archive))?);
     let compression = if is_compressed { Compression::Xz } else { Compression::None };
-    let mut input = compression.reader(file).map_err(failed("decompress", archive))?;
+    let mut input = compression.cautious_reader(file).map_err(failed("decompress", archive))?;
     let (Some(parent), Some(name)) = (out.parent(), out.file_name()) else {
         return Err(format!("'{}' is no place for an output", out.display()));
     };
