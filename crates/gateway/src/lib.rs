@@ -14,6 +14,7 @@ mod resolvers;
 mod upstream;
 
 pub use ledger::{HostEntry, Ledger, NameEntry, NameOutcome, Verdict};
+pub use names::is_query;
 pub use resolvers::Resolvers;
 
 use fodder_model::{network_policy::NetworkPolicy, proxy::Proxies};

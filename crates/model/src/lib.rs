@@ -15,6 +15,7 @@ pub mod host;
 pub mod json;
 pub mod nar;
 pub mod narinfo;
+pub mod netrc;
 pub mod network_policy;
 pub mod nix32;
 pub mod options;

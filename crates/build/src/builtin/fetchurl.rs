@@ -1,8 +1,9 @@
 //! `builtin:fetchurl`: downloads one file, or unpacks one NAR (reference, section 6.1).
 
-use super::{Attributes, failed, netrc, say};
+use super::{Attributes, failed, say};
 use fodder_model::{
     environment::BUILD_DIRECTORY,
+    netrc,
     plan::{MIRRORS_VARIABLE, NETRC_FILE},
     short_form::CERTIFICATE_BUNDLE,
 };

@@ -4,6 +4,7 @@
 mod collecting;
 mod concurrency;
 mod databases;
+mod evil_archives;
 mod importing;
 mod lab;
 mod opening;
