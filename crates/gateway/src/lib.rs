@@ -15,6 +15,7 @@ mod upstream;
 mod witness;
 
 pub use ledger::{HostEntry, Ledger, NameEntry, NameOutcome, Verdict};
+pub use names::is_query;
 pub use resolvers::Resolvers;
 pub use witness::missing_issuer;
 
