@@ -6,6 +6,7 @@ use crate::{
     clock::{Clock, now},
     error::BuildError,
     judge::Verdict,
+    limits,
     load::Loaded,
     network_problem,
     outcome::{BuildOutcome, Event, HashReport, NetworkReport, OutputReport, Status},
@@ -72,6 +73,9 @@ pub(crate) fn failed(
         BuilderExit::LogLimitExceeded { bytes } => {
             let killed = format!("killed after writing more than {bytes} bytes of log output");
             (Status::LogLimitExceeded, format!("building derivation '{}' {killed}", loaded.path))
+        }
+        BuilderExit::OverLimit { limit, allowed, used } => {
+            (Status::PermanentFailure, limits::exceeded_words(limit, allowed, used))
         }
         BuilderExit::Cancelled => return Err(BuildError::Cancelled),
     };
@@ -222,12 +226,15 @@ fn ran_outcome(
     let problem = if is_told { None } else { network_problem::find(&ledger, &ran.tail) };
     let Ledger { hosts, names } = ledger;
     outcome.network = Some(NetworkReport { mode, why, hosts, names, problem, recording: ran.recording.clone() });
+    let report = limits::report(&prepared.plan, &ran.report);
+    outcome.notes = prepared.plan.notes.clone();
+    outcome.notes.extend(limits::notes(&prepared.plan, &ran, status));
+    outcome.limits = Some(report);
     outcome.profile = Some(prepared.plan.profile.clone());
     outcome.impure_variables = prepared.plan.impure_variables.clone();
     outcome.log_file = Some(ran.log_file.clone());
     outcome.cpu_user = Some(micros(ran.report.cpu_user));
     outcome.cpu_system = Some(micros(ran.report.cpu_system));
-    outcome.notes = prepared.plan.notes.clone();
     outcome
 }
 
@@ -242,6 +249,7 @@ pub(crate) fn outcome(loaded: &Loaded, status: Status, error_msg: String, clock:
         hash: None,
         isolation: None,
         network: None,
+        limits: None,
         profile: None,
         impure_variables: Vec::new(),
         violations: Vec::new(),

@@ -14,6 +14,7 @@ use fodder_build::{
 use fodder_model::{
     checks::Violation,
     derivation::{Derivation, aterm},
+    limits::LimitSettings,
     network_policy::NetworkPolicy,
     plan::Settings,
     profile,
@@ -97,9 +98,10 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         ca_file,
         extra_sandbox_paths,
         cores,
-        timeout,
-        max_silent_time,
-        max_build_log_size,
+        limit: _,
+        timeout: _,
+        max_silent_time: _,
+        max_build_log_size: _,
         hashed_mirrors,
         netrc_file,
         self_references,
@@ -122,9 +124,8 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
     Ok(BuildRequest {
         settings: Settings {
             cores: *cores,
-            deadline_seconds: *timeout,
-            silence_seconds: *max_silent_time,
-            log_bytes: *max_build_log_size,
+            limits: arguments.limits(),
+            file_limits: LimitSettings::new(),
             network: network.map(Into::into),
             network_policy: NetworkPolicy {
                 allow: allow.clone(),
@@ -168,7 +169,7 @@ pub(crate) fn print_failure(failure: &Failure) {
     let status = if failure.code() == 100 { Status::InputRejected } else { Status::MiscFailure };
     let object = serde_json::json!({
         "version": 1, "success": false, "status": status, "errorMsg": failure.message(), "drvPath": null, "outputs": {},
-        "hash": null, "isolation": null, "network": null, "logFile": null, "startTime": null, "stopTime": null,
+        "hash": null, "isolation": null, "network": null, "limits": null, "logFile": null, "startTime": null, "stopTime": null,
         "cpuUser": null, "cpuSystem": null,
     });
     print_line(&object.to_string());

@@ -13,6 +13,7 @@ pub mod environment;
 pub mod hash;
 pub mod host;
 pub mod json;
+pub mod limits;
 pub mod nar;
 pub mod narinfo;
 pub mod network_policy;

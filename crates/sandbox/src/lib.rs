@@ -17,6 +17,7 @@
 //! the root, gives everything up, and executes the builder (`enter`). Each dies with the one before it.
 #![deny(unsafe_code)]
 
+mod control_group;
 mod enter;
 mod error;
 mod helper;
@@ -31,7 +32,7 @@ mod wire;
 
 pub use error::SandboxError;
 pub use launch::{Canceller, Helper, InternalProgram, Sandbox, dispatch_helper, dispatch_helper_with};
-pub use report::{BuilderExit, BuilderReport, Enforced, SessionKeyring};
+pub use report::{BuilderExit, BuilderReport, Enforced, GroupReport, SessionKeyring, Used};
 pub use wire::DoorSocket;
 
 /// Ends a process of ours that is not the caller's.
