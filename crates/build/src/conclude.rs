@@ -137,9 +137,14 @@ pub(crate) fn register(
     clock: &Clock,
     observe: &mut dyn FnMut(Event),
 ) -> Result<BuildOutcome, BuildError> {
-    let Verdict { outputs, status, message, violations, references } = verdict;
+    let Verdict { outputs, status, message, violations, references, exceeded } = verdict;
     let mut outcome = ran_outcome(loaded, &prepared, &ran, status, message, clock);
     outcome.violations = violations;
+    if let Some(limits) = &mut outcome.limits
+        && exceeded.is_some()
+    {
+        limits.exceeded = exceeded;
+    }
     outcome.references = references.hits;
     outcome.references_omitted = references.omitted;
     let got = outputs.get("out").and_then(|output| output.facts.content).map(|content| content.hash);
@@ -228,7 +233,7 @@ fn ran_outcome(
     outcome.network = Some(NetworkReport { mode, why, hosts, names, problem, recording: ran.recording.clone() });
     let report = limits::report(&prepared.plan, &ran.report);
     outcome.notes = prepared.plan.notes.clone();
-    outcome.notes.extend(limits::notes(&prepared.plan, &ran, status));
+    outcome.notes.extend(limits::notes(&prepared.plan, ran, status));
     outcome.limits = Some(report);
     outcome.profile = Some(prepared.plan.profile.clone());
     outcome.impure_variables = prepared.plan.impure_variables.clone();

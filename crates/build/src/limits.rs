@@ -99,16 +99,10 @@ fn in_force(limit: Limit, planned: Enforcement, report: &BuilderReport) -> Enfor
     {
         return Enforcement::Nothing;
     }
-    match planned {
-        Enforcement::ControlGroup if report.control_group.is_none() => {
-            if limit == Limit::Processes {
-                Enforcement::Rlimit
-            } else {
-                Enforcement::Watchdog
-            }
-        }
-        planned => planned,
+    if planned != Enforcement::ControlGroup || report.control_group.is_some() {
+        return planned;
     }
+    if limit == Limit::Processes { Enforcement::Rlimit } else { Enforcement::Watchdog }
 }
 
 fn exceeded(exit: BuilderExit) -> Option<ExceededLimit> {
@@ -124,13 +118,13 @@ fn exceeded(exit: BuilderExit) -> Option<ExceededLimit> {
 
 /// `builder was killed: its memory, 9.1 GiB (…), went over the limit of 8 GiB`
 pub(crate) fn exceeded_words(limit: Limit, allowed: u64, used: u64) -> String {
-    let what = match limit {
-        Limit::Memory => "its memory",
-        Limit::Processes => "the number of its processes",
-        Limit::ScratchSize => "what it wrote to disk",
-        Limit::ScratchFiles => "the number of its files",
-        other => other.name(),
-    };
+    let known = [
+        (Limit::Memory, "its memory"),
+        (Limit::Processes, "the number of its processes"),
+        (Limit::ScratchSize, "what it wrote to disk"),
+        (Limit::ScratchFiles, "the number of its files"),
+    ];
+    let what = known.iter().find(|(known, _)| *known == limit).map_or(limit.name(), |(_, words)| words);
     format!("builder was killed: {what}, {}, went over the limit of {}", limit.words(used), limit.words(allowed))
 }
 

@@ -77,7 +77,7 @@ pub struct Loaded {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// It cannot be read.
-    #[error("cannot read '{}'", path.display())]
+    #[error("cannot read '{}'", crate::inspect::shown(path))]
     Read {
         /// Which file.
         path: PathBuf,
@@ -110,7 +110,7 @@ pub enum LoadError {
     #[error(transparent)]
     Paths(#[from] paths::PathsError),
     /// A source of a short form.
-    #[error("source '{path}'")]
+    #[error("source '{}'", fodder_model::harmless::harmless(path))]
     Source {
         /// As written.
         path: String,

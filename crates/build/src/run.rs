@@ -118,16 +118,22 @@ struct Tail {
 
 impl Tail {
     fn feed(&mut self, piece: &[u8]) {
-        for byte in piece {
-            match byte {
-                b'\n' => self.end_line(),
+        for part in piece.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
+            let (text, end) = match part {
+                [text @ .., end @ (b'\n' | b'\r')] => (text, Some(*end)),
+                text => (text, None),
+            };
+            let kept = text.len().min(TAIL_LINE_LIMIT.saturating_sub(self.current.len()));
+            self.current.extend(&text[..kept]);
+            self.is_cut |= kept < text.len();
+            match end {
+                Some(b'\n') => self.end_line(),
                 // A progress bar starts its line again.
-                b'\r' => {
+                Some(_) => {
                     self.current.clear();
                     self.is_cut = false;
                 }
-                byte if self.current.len() < TAIL_LINE_LIMIT => self.current.push(*byte),
-                _ => self.is_cut = true,
+                None => {}
             }
         }
     }

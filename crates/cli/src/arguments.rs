@@ -34,6 +34,8 @@ pub(crate) enum Verb {
     Build(BuildArguments),
     /// Print the derivation that FILE stands for.
     Show(ShowArguments),
+    /// Print the log of the last build of FILE, which may also be a store path.
+    Log(LogArguments),
     /// Print what building FILE would do, and why, without doing it.
     Explain(ExplainArguments),
     /// Print the hash of a file or directory, as a fixed output of these contents would declare it.
@@ -288,6 +290,12 @@ pub(crate) struct ExplainArguments {
     /// Print the plan itself, the very data that `build` executes.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LogArguments {
+    #[command(flatten)]
+    pub(crate) input: InputArguments,
 }
 
 #[derive(Args, Debug)]

@@ -4,7 +4,7 @@ use crate::{
     arguments::ExplainArguments,
     build::{load, open_to_look, request, store_root},
     diagnose::Failure,
-    words::{harmless, print_line},
+    words::{harmless, print_json, print_line},
 };
 use fodder_model::{
     bytes::ByteString,
@@ -32,7 +32,7 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> Result<u8, Failure> {
             Err(Failure::new(format!("error: {}", words.replace('\n', "\n       ")), 100))
         }
         Ok(plan) if *json => {
-            print_line(&serde_json::to_string(&plan).map_err(|error| Failure::output(&error.into()))?);
+            print_json(&serde_json::to_string(&plan).map_err(|error| Failure::output(&error.into()))?);
             Ok(0)
         }
         Ok(plan) => {
@@ -246,12 +246,9 @@ fn print_step(step: &RootStep, reasons: &BTreeMap<String, String>) {
     let is_last_word = matches!(step, RootStep::Mode { .. } | RootStep::ReadOnly { .. }) && *path != *"/";
     let why = reasons.get(&path.to_string()).filter(|_| !is_last_word);
     let shown = path.to_string();
-    let text = match why {
-        Some(why) => format!("  {shown:<34} {what}\n      {why}"),
-        None => format!("  {shown:<34} {what}"),
-    };
-    for line in text.lines() {
-        print_line(&harmless(line.as_bytes()));
+    print_line(&harmless(format!("  {shown:<34} {what}")));
+    if let Some(why) = why {
+        print_line(&harmless(format!("      {why}")));
     }
 }
 
@@ -359,7 +356,7 @@ fn print_seccomp(seccomp: &SeccompPolicy) {
     for rule in rules {
         let when = if rule.when.is_empty() { "" } else { " (some arguments)" };
         print_line(&format!("  {}: {}{when}", answer(&rule.action), rule.calls.join(", ")));
-        print_line(&format!("      {}", rule.why));
+        print_line(&format!("      {}", harmless(&rule.why)));
     }
     item("all others", &answer(default));
 }

@@ -10,6 +10,7 @@ pub mod checks;
 pub mod content_address;
 pub mod derivation;
 pub mod environment;
+pub mod harmless;
 pub mod hash;
 pub mod host;
 pub mod json;

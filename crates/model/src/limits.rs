@@ -180,7 +180,7 @@ impl Limit {
 fn bytes_words(value: u64) -> String {
     let units = [("TiB", 1_u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match units.iter().find(|(_, size)| value >= *size) {
-        Some((unit, size)) if value % size == 0 => format!("{} {unit}", value / size),
+        Some((unit, size)) if value.is_multiple_of(*size) => format!("{} {unit}", value / size),
         Some((unit, size)) => format!("{:.1} {unit} ({value} bytes)", value as f64 / *size as f64),
         None => format!("{value} bytes"),
     }

@@ -156,10 +156,9 @@ pub(crate) fn remove_stale(parent: &Path) -> io::Result<()> {
             // Refused while somebody is in it.
             let _ = fs::remove_dir(entry.path());
         } else if name.starts_with(BUILD_PREFIX) {
-            match lock(&entry.path()) {
-                Ok(Some(_locked)) => kill_and_remove(&entry.path())?,
-                // Its runner lives, or somebody else removes it.
-                Ok(None) | Err(_) => {}
+            // Otherwise its runner lives, or somebody else removes it.
+            if let Ok(Some(_locked)) = lock(&entry.path()) {
+                kill_and_remove(&entry.path())?;
             }
         }
     }

@@ -12,10 +12,12 @@ pub(super) fn read(mut table: BTreeMap<String, toml::Value>) -> Result<LimitSett
     table
         .into_iter()
         .map(|(name, value)| {
-            let text = match value {
-                toml::Value::String(text) => text,
-                toml::Value::Integer(number) => number.to_string(),
-                other => return Err(format!("[limits]: '{name}' is a {}, not a number or a text", other.type_str())),
+            let text = match (value.as_str(), value.as_integer()) {
+                (Some(text), _) => text.to_owned(),
+                (None, Some(number)) => number.to_string(),
+                (None, None) => {
+                    return Err(format!("[limits]: '{name}' is a {}, not a number or a text", value.type_str()));
+                }
             };
             let limit = find(&name).map_err(|error| format!("[limits]: {error}"))?;
             Ok((limit, limit.parse_value(&text).map_err(|error| format!("[limits]: {error}"))?))
