@@ -19,6 +19,7 @@ mod examples; // every folder of examples/
 mod flags; // links, standard input, limits and what is shown
 mod gateway; // the one door out of a fixed-output build
 mod https; // fixed outputs fetch from a real server, and verify it
+mod limits; // what a build may use up
 mod log; // the log, stored and shown
 mod mentions; // the places that mention what they must not: how many, in which output, how deep
 mod oracle; // the same as real Nix
@@ -30,5 +31,6 @@ mod setup_script; // the phases' own tests
 mod store; // what is left behind, whatever happened
 mod store_verbs; // `fodder store …`, beside real Nix
 mod stripping; // references that a compiler leaves, and how they go
+mod terminal; // what others say cannot pass for words of ours
 mod tools; // tools of the machine, wherever they are
 mod verbs; // show, explain, hash, refs

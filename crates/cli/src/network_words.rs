@@ -24,7 +24,8 @@ pub(crate) fn tell_network(network: &NetworkReport) {
             bytes(sum(|host| host.bytes_in)),
             bytes(sum(|host| host.bytes_out))
         ));
-        let width = hosts.iter().take(ROWS).map(|host| host.shown().len()).max().unwrap_or_default();
+        let width =
+            hosts.iter().take(ROWS).map(|host| harmless(host.shown()).chars().count()).max().unwrap_or_default();
         for host in hosts.iter().take(ROWS) {
             print_note(&row(host, width));
         }
@@ -59,7 +60,7 @@ fn row(host: &HostEntry, width: usize) -> String {
     let shown = host.shown();
     let shown = harmless(shown.as_bytes());
     let reason = harmless(host.reason.as_deref().unwrap_or_default().as_bytes());
-    let flag = host.flag.as_ref().map(|flag| format!("; {flag} would allow it")).unwrap_or_default();
+    let flag = host.flag.as_ref().map(|flag| format!("; {} would allow it", harmless(flag))).unwrap_or_default();
     let what = match host.verdict {
         Verdict::Connected => traffic(host),
         Verdict::Cut => format!("{}, cut: {reason}", traffic(host)),

@@ -17,6 +17,7 @@
 //! the root, gives everything up, and executes the builder (`enter`). Each dies with the one before it.
 #![deny(unsafe_code)]
 
+mod control_group;
 mod enter;
 mod error;
 mod helper;
@@ -32,7 +33,7 @@ mod writers;
 
 pub use error::SandboxError;
 pub use launch::{Canceller, Helper, InternalProgram, Sandbox, dispatch_helper, dispatch_helper_with};
-pub use report::{BuilderExit, BuilderReport, Enforced, SessionKeyring};
+pub use report::{BuilderExit, BuilderReport, Enforced, GroupReport, SessionKeyring, Used};
 pub use wire::DoorSocket;
 pub use writers::{Writers, hold_off_writers};
 

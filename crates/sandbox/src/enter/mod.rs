@@ -9,7 +9,7 @@ mod root;
 
 use crate::{
     InternalProgram,
-    helper::{NamespaceIds, Sources, raise_loopback},
+    helper::{NamespaceIds, Sources, new_cgroup_namespace, raise_loopback},
     report::{Enforced, SessionKeyring},
     sys,
     wire::{BuilderWord, Doing, Failure, send},
@@ -56,6 +56,8 @@ pub(crate) struct Entry<'plan> {
     pub(crate) session_keyring: SessionKeyring,
     /// Whether setgroups(2) was allowed.
     pub(crate) supplementary_groups_dropped: bool,
+    /// `cgroup.procs` of the build's own control group, if there is one.
+    pub(crate) control_group: Option<OwnedFd>,
 }
 
 /// Sets everything up and executes the builder, or tells the helper why not.
@@ -126,12 +128,20 @@ fn set_up(entry: Entry<'_>) -> Result<Start<'_>, Failure> {
         open_files,
         session_keyring,
         supplementary_groups_dropped,
+        control_group,
     } = entry;
     let SandboxPlan { namespaces, identity, host_name, root_mount_point: _, root, process, limits, seccomp: _, door } =
         plan;
     let start = Start::prepare(process, internal_programs)?;
 
     die_with_the_helper(&helper)?;
+    if let Some(processes) = control_group {
+        limits::enter_control_group(processes)?;
+    }
+    // After the group was entered, so that it is the top of what the builder sees.
+    if namespaces.contains(&Namespace::Cgroup) {
+        new_cgroup_namespace()?;
+    }
     setsid().doing("starting a session")?;
     // With a door the helper has done it already.
     if namespaces.contains(&Namespace::Network) && door.is_none() {

@@ -7,11 +7,14 @@ mod identity;
 mod namespaces;
 mod netlink;
 mod redirect;
+mod scratch;
+mod settings;
 mod sources;
 mod watch;
+mod watchdog;
 
 pub(crate) use door::raise_loopback;
-pub(crate) use namespaces::NamespaceIds;
+pub(crate) use namespaces::{NamespaceIds, new_cgroup_namespace};
 pub(crate) use sources::Sources;
 
 use crate::{
@@ -53,6 +56,8 @@ fn carry_out(runner: &OwnedFd, internal_programs: &[InternalProgram]) -> Result<
     let filter = seccomp::compile(&plan.seccomp, seccomp::HERE).map_err(|reason| Failure::Plan { reason })?;
     let session_keyring = forget::leave_session_keyring()?;
     let open_files = forget::raise_open_files()?;
+    let control_group = forget::open_control_group()?;
+    let mut oom_score = settings::OomScore::open()?;
 
     let outer_namespaces = NamespaceIds::read()?;
     let supplementary_groups_dropped = identity::enter_user_namespace(&plan.identity)?;
@@ -63,11 +68,14 @@ fn carry_out(runner: &OwnedFd, internal_programs: &[InternalProgram]) -> Result<
         }
     }
     let sources = Sources::open(&plan)?;
+    let scratch = scratch::Scratch::open(&plan.limits)?;
     identity::become_inside_ids(&plan.identity)?;
+    let refused_settings = settings::apply(&plan.limits.settings)?;
     die_with_the_runner(runner)?;
 
     let helper = pidfd_open(number_of(Pid::this())?, PidfdFlags::empty()).doing("opening a pidfd of the helper")?;
     let (helper_end, builder_end) = socket_pair().doing("making the private channel")?;
+    oom_score.raise(plan.limits.oom_score)?;
     match fork_single_threaded().doing("forking the builder")? {
         ForkResult::Child => {
             drop(helper_end);
@@ -82,12 +90,15 @@ fn carry_out(runner: &OwnedFd, internal_programs: &[InternalProgram]) -> Result<
                 open_files,
                 session_keyring,
                 supplementary_groups_dropped,
+                control_group,
             })
         }
         ForkResult::Parent { child } => {
-            drop((builder_end, sources));
+            drop((builder_end, sources, control_group));
+            oom_score.restore()?;
             forget::let_go_of_the_log()?;
-            watch::watch(number_of(child)?, runner, &helper_end, plan.limits.deadline_seconds)
+            let watchdog = watchdog::Watchdog::new(&plan, scratch, refused_settings);
+            watch::watch(number_of(child)?, runner, &helper_end, plan.limits.deadline_seconds, watchdog)
         }
     }
 }

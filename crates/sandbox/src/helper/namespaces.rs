@@ -53,10 +53,18 @@ fn clone_flag(namespace: Namespace) -> CloneFlags {
     }
 }
 
-/// Makes every namespace of the plan but the user namespace, which owns them and was made before.
+/// Makes every namespace of the plan but the user namespace, which owns them and was made before, and that of control groups,
+/// which the builder-to-be makes once it is in its group.
 pub(super) fn unshare_the_rest(namespaces: &BTreeSet<Namespace>) -> Result<(), Failure> {
-    for &namespace in namespaces.iter().filter(|namespace| **namespace != Namespace::User) {
-        unshare(clone_flag(namespace)).map_err(|errno| Failure::Namespace { namespace, errno: errno as i32 })?;
-    }
-    Ok(())
+    let is_later = |namespace: Namespace| matches!(namespace, Namespace::User | Namespace::Cgroup);
+    namespaces.iter().filter(|namespace| !is_later(**namespace)).try_for_each(|namespace| make(*namespace))
+}
+
+/// What the current control groups are becomes `/` for this process.
+pub(crate) fn new_cgroup_namespace() -> Result<(), Failure> {
+    make(Namespace::Cgroup)
+}
+
+fn make(namespace: Namespace) -> Result<(), Failure> {
+    unshare(clone_flag(namespace)).map_err(|errno| Failure::Namespace { namespace, errno: errno as i32 })
 }
