@@ -17,6 +17,7 @@ use fodder_model::{
     network_policy::NetworkPolicy,
     plan::Settings,
     profile,
+    sandbox::Weakening,
     store_path::StorePath,
 };
 use fodder_sandbox::{Helper, Sandbox};
@@ -96,6 +97,8 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         allow_loopback,
         ca_file,
         extra_sandbox_paths,
+        allow_nested_namespaces,
+        allow_socketcall,
         cores,
         timeout,
         max_silent_time,
@@ -135,6 +138,13 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
             extra_paths: extra_sandbox_paths.clone(),
             hashed_mirrors: hashed_mirrors.clone(),
             self_references: (*self_references).into(),
+            allowed: [
+                (*allow_nested_namespaces, Weakening::NestedNamespaces),
+                (*allow_socketcall, Weakening::Socketcall),
+            ]
+            .into_iter()
+            .filter_map(|(asked, weakening)| asked.then_some(weakening))
+            .collect(),
         },
         profile,
         ca_file: ca_file.clone(),

@@ -195,8 +195,9 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
             log_bytes: some(settings.log_bytes),
             resources: vec![ResourceLimit { resource: Resource::Core, soft: Some(0), hard: None }],
         },
-        seccomp: profile.seccomp.clone(),
+        seccomp: profile.seccomp.lifted(&settings.allowed),
         door: network::door(network.mode, host, &network_policy),
+        allowed: settings.allowed.clone(),
     };
     Ok(BuildPlan {
         derivation: path.clone(),

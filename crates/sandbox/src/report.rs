@@ -1,6 +1,6 @@
 //! What a run tells: how the builder ended, what it used, which protections it ran under.
 
-use fodder_model::sandbox::Namespace;
+use fodder_model::sandbox::{Namespace, Weakening};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -63,6 +63,8 @@ pub struct Enforced {
     pub seccomp_instructions: Option<usize>,
     /// Whether the runner's keys are out of reach.
     pub session_keyring: SessionKeyring,
+    /// What the person took away of all this.
+    pub allowed: BTreeSet<Weakening>,
 }
 
 /// What became of the runner's session keyring, see session-keyring(7).

@@ -127,8 +127,18 @@ fn set_up(entry: Entry<'_>) -> Result<Start<'_>, Failure> {
         session_keyring,
         supplementary_groups_dropped,
     } = entry;
-    let SandboxPlan { namespaces, identity, host_name, root_mount_point: _, root, process, limits, seccomp: _, door } =
-        plan;
+    let SandboxPlan {
+        namespaces,
+        identity,
+        host_name,
+        root_mount_point: _,
+        root,
+        process,
+        limits,
+        seccomp: _,
+        door,
+        allowed,
+    } = plan;
     let start = Start::prepare(process, internal_programs)?;
 
     die_with_the_helper(&helper)?;
@@ -166,6 +176,7 @@ fn set_up(entry: Entry<'_>) -> Result<Start<'_>, Failure> {
         no_new_privileges: true,
         seccomp_instructions: filter.map(<[sock_filter]>::len),
         session_keyring,
+        allowed: allowed.clone(),
     };
     send(&channel, &BuilderWord::Ready(enforced), None).doing("telling the helper")?;
     Ok(start)

@@ -149,6 +149,7 @@ fn the_seccomp_filter_answers_in_the_kernels_place() {
         calls: calls.iter().map(|call| (*call).to_owned()).collect(),
         when,
         action: SeccompAction::Errno(errno as u16),
+        lifted_by: None,
         why: "as Nix does".into(),
     };
     let set_id = |argument| vec![ArgumentTest { argument, is: ArgumentCondition::AnyBitOf(0o6000) }];
@@ -187,6 +188,7 @@ fn the_seccomp_filter_holds_for_32_bit_system_calls() {
         calls: vec!["getxattr".into()],
         when: vec![],
         action: SeccompAction::Errno(libc::ENOTSUP as u16),
+        lifted_by: None,
         why: "as Nix does".into(),
     });
     assert_eq!(probe::answers(&lab, &plan), ["i386 getxattr: EOPNOTSUPP"]);
