@@ -193,7 +193,9 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
             deadline_seconds: some(settings.deadline_seconds),
             silence_seconds: some(settings.silence_seconds),
             log_bytes: some(settings.log_bytes),
-            resources: vec![ResourceLimit { resource: Resource::Core, soft: Some(0), hard: None }],
+            // Not 0, as under Nix: a core_pattern that is a pipe does not heed 0, and its program is root's on the host, but it heeds 1
+            // (core(5), "Piping core dumps to a program"). No file of one byte is written either.
+            resources: vec![ResourceLimit { resource: Resource::Core, soft: Some(1), hard: Some(1) }],
         },
         seccomp: profile.seccomp.lifted(&settings.allowed),
         door: network::door(network.mode, host, &network_policy),

@@ -1,6 +1,9 @@
 //! New namespaces, one call each, so that a refusal names the one that was refused.
 
-use crate::wire::{Doing, Failure};
+use crate::{
+    steps::{LeftOut, SetupStep},
+    wire::{Doing, Failure},
+};
 use fodder_model::sandbox::Namespace;
 use nix::sched::{CloneFlags, unshare};
 use std::{
@@ -54,8 +57,21 @@ fn clone_flag(namespace: Namespace) -> CloneFlags {
 }
 
 /// Makes every namespace of the plan but the user namespace, which owns them and was made before.
-pub(super) fn unshare_the_rest(namespaces: &BTreeSet<Namespace>) -> Result<(), Failure> {
-    for &namespace in namespaces.iter().filter(|namespace| **namespace != Namespace::User) {
+pub(super) fn unshare_the_rest(namespaces: &BTreeSet<Namespace>, left_out: LeftOut<'_>) -> Result<(), Failure> {
+    for &namespace in namespaces {
+        let step = match namespace {
+            // Without it there is nothing else.
+            Namespace::User => continue,
+            Namespace::Mount => SetupStep::MountNamespace,
+            Namespace::Pid => SetupStep::PidNamespace,
+            Namespace::Ipc => SetupStep::IpcNamespace,
+            Namespace::Uts => SetupStep::UtsNamespace,
+            Namespace::Network => SetupStep::NetworkNamespace,
+            Namespace::Cgroup => SetupStep::CgroupNamespace,
+        };
+        if !left_out.keeps(step) {
+            continue;
+        }
         unshare(clone_flag(namespace)).map_err(|errno| Failure::Namespace { namespace, errno: errno as i32 })?;
     }
     Ok(())
