@@ -139,7 +139,7 @@ impl Way {
     /// Seconds that the client measured.
     fn run(self, directory: &Path, client: &Path, port: u16, what: &str) -> f64 {
         let output = match self {
-            Way::Host => build(directory, client, port, what, &["--network", "host"]).output(),
+            Way::Host => build(directory, client, port, what, &["--unsafe-host-network"]).output(),
             Way::Gateway => build(directory, client, port, what, &[]).output(),
             // Without an address the host's loopback is behind that of the gateway.
             Way::Pasta => {
@@ -204,11 +204,11 @@ fn set_up(directory: &Path) {
     let form = r#"{"name":"nothing","builder":"/bin/sh","args":["-c","echo > $out"],"outputHash":"","fodder":{"profile":"nix"}}"#;
     std::fs::write(&file, form).expect("write the derivation");
     let mut times = [Vec::new(), Vec::new(), Vec::new()];
-    let modes = ["none", "host", "gateway"];
+    let modes = ["--network=none", "--unsafe-host-network", "--network=gateway"];
     for round in 0..=30 {
         for (mode, times) in modes.iter().zip(&mut times) {
             let mut command = Command::new(FODDER);
-            command.args(["build", "--no-link", "--network", mode, "--store"]).arg(directory.join("store")).arg(&file);
+            command.args(["build", "--no-link", mode, "--store"]).arg(directory.join("store")).arg(&file);
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             let start = Instant::now();
             let status = command.status().expect("run fodder");
@@ -223,7 +223,7 @@ fn set_up(directory: &Path) {
         (times[0], times[times.len() / 2], times[times.len() - 1])
     });
     for (mode, (least, median, most)) in modes.iter().zip(medians) {
-        println!("  --network {mode:<14} {least:>9.2} {median:>9.2} {most:>9.2} ms");
+        println!("  {mode:<24} {least:>9.2} {median:>9.2} {most:>9.2} ms");
     }
     println!("  => gateway - host: {:.2} ms", medians[2].1 - medians[1].1);
 }

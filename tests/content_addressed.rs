@@ -311,7 +311,7 @@ fn an_impure_derivation_has_no_network_unless_it_is_asked_for() {
     let interfaces = contents(&result).lines().skip(2).map(|line| line.trim().to_owned()).collect::<Vec<_>>();
     assert!(interfaces.len() == 1 && interfaces[0].starts_with("lo:"), "{interfaces:?}");
     assert_eq!(text(&result, "/network/mode"), "none");
-    let (code, result) = set.build(&lab, &path, &["--network", "host"]);
+    let (code, result) = set.build(&lab, &path, &["--unsafe-host-network"]);
     assert_eq!((code, text(&result, "/network/mode")), (0, "host"), "{result:#}");
     let (code, result) = set.build(&lab, &path, &["--network", "gateway"]);
     assert_eq!((code, text(&result, "/network/mode")), (0, "gateway"), "{result:#}");

@@ -105,16 +105,11 @@ fn more_of_the_machine_is_shown_where_it_is_asked_for() {
     let script = "cat /opt/x/file > $out; (echo changed > /opt/x/file) 2>&1 | grep -q 'Read-only' && echo ro >> $out; [ -e /opt/y ] || echo none >> $out";
     let said = lab.said(
         &Recipe::new("shown", script),
-        &[
-            "--extra-sandbox-paths",
-            &format!("/opt/x={}", shown.display()),
-            "--extra-sandbox-paths",
-            "/opt/y=/nonexistent?",
-        ],
+        &["--allow-path", &format!("/opt/x={}", shown.display()), "--allow-path", "/opt/y=/nonexistent?"],
     );
     assert_eq!(said, "shown\nro\nnone\n");
     assert_eq!(std::fs::read_to_string(shown.join("file")).expect("the file"), "shown\n");
-    let run = lab.make(&Recipe::new("absent", "echo > $out"), &["--extra-sandbox-paths", "/opt/y=/nonexistent"]);
+    let run = lab.make(&Recipe::new("absent", "echo > $out"), &["--allow-path", "/opt/y=/nonexistent"]);
     assert_ne!(run.code, 0, "a path that is not marked optional must be there");
     assert!(run.stderr.contains("/nonexistent"), "{}", run.stderr);
 }
@@ -174,13 +169,13 @@ fn places_of_the_sandbox_s_own_cannot_be_taken_by_an_extra_path() {
     let lab = Lab::new();
     let file = Recipe::new("x", "echo > $out").write(&lab);
     for target in ["/", "//", "/.", "/=/tmp", "/nix/store", "/etc/", "/proc", "/./build", "relative", "/a/../b"] {
-        let run = lab.build(&["--extra-sandbox-paths", target, file.to_str().expect("UTF-8")]);
+        let run = lab.build(&["--allow-path", target, file.to_str().expect("UTF-8")]);
         assert_eq!(run.code, 2, "{target}: {run:?}");
     }
     let data = lab.write("data", "shown");
     let recipe = Recipe::new("reads", "cat /data/x/y > $out");
     let target = format!("//data/./x//y={}", data.display());
-    let run = lab.make(&recipe, &["--extra-sandbox-paths", &target]);
+    let run = lab.make(&recipe, &["--allow-path", &target]);
     assert_eq!(run.code, 0, "{run:?}");
     assert_eq!(std::fs::read_to_string(lab.real(&recipe.out())).expect("the output"), "shown");
 }

@@ -278,7 +278,7 @@ fn a_usage_error_gives_2() {
 #[test]
 fn the_network_cannot_be_asked_for_by_flag_alone() {
     let lab = Lab::new();
-    let run = lab.make(&Recipe::new("plain", "echo > $out"), &["--network", "host"]);
+    let run = lab.make(&Recipe::new("plain", "echo > $out"), &["--unsafe-host-network"]);
     assert_eq!(run.code, 2, "{run:?}");
     assert!(run.stderr.contains("hint: declare an 'outputHash'"), "{}", run.stderr);
 }

@@ -369,7 +369,8 @@ fn a_bundle_among_the_inputs_has_the_authority_too() {
 fn what_has_no_gateway_cannot_be_recorded() {
     let studio = Studio::new();
     let mut form = fetch(b"", &["touch $out"], "");
-    for arguments in [["--network", "none", "--record", FILE], ["--network", "host", "--record", FILE]] {
+    for network in ["--network=none", "--unsafe-host-network"] {
+        let arguments = [network, "--record", FILE];
         let run = studio.build("recorded", &form, &arguments);
         assert_eq!(run.code, 2, "{}", run.stderr);
         assert!(run.stderr.contains("only builds with a gateway"), "{}", run.stderr);

@@ -78,7 +78,7 @@ fn a_service_on_the_host_is_out_of_reach_unless_there_is_a_declared_hash_and_a_w
     assert_eq!(run.code, 0, "{run:?}");
     assert_eq!(count.load(Ordering::SeqCst), 1);
     let shared = Recipe::new("shared", &script).fixed_to("0\n");
-    let run = lab.make(&shared, &["--network", "host"]);
+    let run = lab.make(&shared, &["--unsafe-host-network"]);
     assert_eq!(run.code, 0, "{run:?}");
     assert_eq!(count.load(Ordering::SeqCst), 2);
     let refused = Recipe::new("refused", &script).fixed_to("1\n");
@@ -192,6 +192,8 @@ fn impure_variables_reach_fixed_outputs_only() {
         let mut command = lab.command(&[
             "build",
             "--no-link",
+            "--allow-env=secret",
+            "--allow-env=TMPDIR HOME",
             "--store",
             store.to_str().expect("UTF-8"),
             file.to_str().expect("UTF-8"),

@@ -10,10 +10,9 @@ use std::{
     io::IoSliceMut,
     os::{
         fd::{AsRawFd, RawFd},
-        linux::net::SocketAddrExt,
         unix::{
             fs::{MetadataExt, PermissionsExt},
-            net::{SocketAddr, UnixListener},
+            net::UnixListener,
         },
     },
     path::{Path, PathBuf},
@@ -33,18 +32,22 @@ fn python(name: &str, program: &str) -> Recipe {
 const SEND: &str = "
 import os, socket, array
 out = os.environ['out']
-def send(file, name):
+def send(file):
     line = socket.socket(socket.AF_UNIX)
-    line.connect('\\0' + name)
+    line.connect('/shown/socket')
     line.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [file]))])
     return line
 ";
 
-/// Listens where network namespaces count and file names do not.
-fn abstract_listener() -> (UnixListener, String) {
-    let name = format!("fodder-test-{}-{:?}", std::process::id(), std::thread::current().id());
-    let address = SocketAddr::from_abstract_name(&name).expect("an address");
-    (UnixListener::bind_addr(&address).expect("listen"), name)
+/// Listens in a directory that the person shows to the build.
+fn listener(lab: &Lab) -> UnixListener {
+    let directory = lab.path().join("shown");
+    std::fs::create_dir(&directory).expect("create");
+    let listener = UnixListener::bind(directory.join("socket")).expect("listen");
+    for path in [lab.path(), &directory, &directory.join("socket")] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("open it");
+    }
+    listener
 }
 
 /// The number of the descriptor that arrives; it stays open.
@@ -127,26 +130,22 @@ fn an_output_that_somebody_can_still_write_to_is_refused() {
             "open(out, 'w').write('good'); file = os.open(out, os.O_RDWR); import mmap; m = mmap.mmap(file, 4)",
         ),
     ] {
-        let lab = Lab::new();
-        let (listener, name) = abstract_listener();
-        let receiver = received(listener);
-        // The person has opened the host's network, and with it the way out for descriptors.
-        let program = format!("{SEND}{make}\nsend(file, {name:?})");
-        let (code, result) =
-            lab.make_json(&python("leak", &program), &["--network", "host", "--profile", "host-tools"]);
-        let leaked = receiver.join().unwrap_or_else(|_| panic!("{what}: {result:#}"));
+        let leak = |file: &str| {
+            let lab = Lab::new();
+            let receiver = received(listener(&lab));
+            let shown = format!("/shown={}", lab.path().join("shown").display());
+            let recipe = python("leak", &format!("{SEND}{make}\nsend({file})"));
+            let result = lab.make_json(&recipe, &["--allow-path", &shown, "--profile", "host-tools"]);
+            (result, receiver.join().unwrap_or_else(|_| panic!("{what}: nothing arrives")), lab)
+        };
+        let ((code, result), leaked, _lab) = leak("file");
         assert_eq!((code, text(&result, "/status")), (1, "OutputRejected"), "{what}: {result:#}");
         assert!(text(&result, "/errorMsg").contains("is still open for writing"), "{what}: {result:#}");
         // Control: it was one that could be written through.
         std::fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{leaked}")).expect("it can be opened");
         // Control: the same build with a descriptor that only reads is taken.
-        let (listener, name) = abstract_listener();
-        let receiver = received(listener);
-        let program =
-            format!("{SEND}{}\nsend(os.open(out, os.O_RDONLY), {name:?})", make.split("file =").next().unwrap_or(make));
-        let (code, result) =
-            Lab::new().make_json(&python("look", &program), &["--network", "host", "--profile", "host-tools"]);
-        receiver.join().expect("a descriptor");
+        let ((code, result), _, _lab) =
+            leak("os.open(file if isinstance(file, str) else f'/proc/self/fd/{file}', os.O_RDONLY)");
         assert_eq!((code, text(&result, "/status")), (102, "HashMismatch"), "{what}: {result:#}");
     }
 }

@@ -35,7 +35,7 @@ fn this_machine_its_link_and_the_metadata_of_clouds_are_refused_and_the_flag_is_
     let world = world();
     let calls: String =
         PROTECTED.iter().map(|(called, ..)| format!("say('{called}', call('{called}', 8321))\n")).collect();
-    let (control, _) = world.says(&calls, &["--network", "host"]);
+    let (control, _) = world.says(&calls, &["--unsafe-host-network"]);
     let hello = PROTECTED.map(|(called, address, _)| format!("{called} hello from {address} 8321"));
     assert_eq!(control, hello);
 
@@ -71,7 +71,7 @@ fn no_spelling_of_an_address_is_a_way_around() {
     let (control, _) = world.says(
         "for address in '::ffff:127.0.0.1', '::ffff:169.254.169.254', '0.0.0.0', '0', '2130706433', '0x7f.1':
     say(address, call(address, 8321))",
-        &["--network", "host"],
+        &["--unsafe-host-network"],
     );
     assert!(control.iter().all(|line| line.contains("hello from")), "{control:?}");
     let (said, result) = world.says(
@@ -111,7 +111,7 @@ try:
 except OSError as error:
     say(named(error))
 say('fodder-test-world' in open('/proc/net/unix').read())";
-    let (control, _) = world.says(script, &["--network", "host"]);
+    let (control, _) = world.says(script, &["--unsafe-host-network"]);
     assert_eq!(control, ["hello from abstract 0", "True"]);
     let (said, _) = world.says(script, &[]);
     assert_eq!(said, ["ECONNREFUSED", "False"]);
@@ -130,7 +130,7 @@ try:
 except OSError as error:
     say(named(error))"
     );
-    let (control, _) = world.says(&script, &["--network", "host"]);
+    let (control, _) = world.says(&script, &["--unsafe-host-network"]);
     assert_eq!(control, ["b'ping'"]);
     let (said, _) = world.says(&script, &[]);
     assert_eq!(said, ["ECONNREFUSED"], "at once, so that clients fall back to TCP");
@@ -252,7 +252,7 @@ for address in '127.0.0.1', '10.0.2.100', '127.3.4.5':
 fn the_limit_of_open_files_is_the_callers() {
     let world = World::new();
     let script = "import resource; say(resource.getrlimit(resource.RLIMIT_NOFILE))";
-    let (host, _) = world.says(script, &["--network", "host"]);
+    let (host, _) = world.says(script, &["--unsafe-host-network"]);
     let (gateway, _) = world.says(script, &[]);
     assert_eq!(host, gateway);
 }

@@ -66,7 +66,7 @@ say(open('/etc/resolv.conf').read().strip())",
 fn names_are_not_completed() {
     let mut world = World::new();
     world.setup = "echo search example >>resolv.conf".to_owned();
-    let (control, _) = says(&world, "say(addresses('public'))", &["--network", "host"]);
+    let (control, _) = says(&world, "say(addresses('public'))", &["--unsafe-host-network"]);
     assert_eq!(control, [format!("['{PUBLIC}']")]);
     let (said, _) = says(&world, "say(addresses('public'))", &[]);
     assert_eq!(said, ["EAI-2"]);

@@ -242,6 +242,7 @@ fn ran_outcome(
     outcome.notes.extend(limits::notes(&prepared.plan, ran, status));
     outcome.limits = Some(report);
     outcome.profile = Some(prepared.plan.profile.clone());
+    outcome.allowed = prepared.plan.allowed.clone();
     outcome.impure_variables = prepared.plan.impure_variables.clone();
     outcome.log_file = Some(ran.log_file.clone());
     outcome.cpu_user = Some(micros(ran.report.cpu_user));
@@ -262,6 +263,7 @@ pub(crate) fn outcome(loaded: &Loaded, status: Status, error_msg: String, clock:
         network: None,
         limits: None,
         profile: None,
+        allowed: Vec::new(),
         impure_variables: Vec::new(),
         violations: Vec::new(),
         references: Vec::new(),

@@ -58,6 +58,8 @@ pub struct BuildOutcome {
     pub profile: Option<String>,
     /// Variables whose values were the caller's.
     pub impure_variables: Vec<ByteString>,
+    /// What protected less than usual, as the flags by which the person asked for it.
+    pub allowed: Vec<String>,
     /// Everything that outputs were found guilty of.
     pub violations: Vec<Violation>,
     /// The places that mention a path which must not be mentioned there: the first thousand.

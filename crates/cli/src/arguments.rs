@@ -81,6 +81,10 @@ pub(crate) struct SandboxArguments {
     /// Network of a fixed-output build; any other has none [default: gateway].
     #[arg(long, value_name = "MODE")]
     pub(crate) network: Option<NetworkArgument>,
+    /// Give a fixed-output or impure build the host's network namespace: it reaches everything that listens on this machine, and
+    /// nothing is written down.
+    #[arg(long, conflicts_with_all = ["network", "offline"])]
+    pub(crate) unsafe_host_network: bool,
     /// Only these hosts may be called: a name, *.NAME, an address or ADDRESS/BITS, with :PORT if only that. An address of this
     /// machine or its link is allowed in addition to all others.
     #[arg(long, value_name = "HOST[:PORT]", value_parser = Destination::parse)]
@@ -95,8 +99,12 @@ pub(crate) struct SandboxArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
     /// Show more of this machine in the sandbox, read-only: TARGET or TARGET=SOURCE, `?` at the end if it may be absent.
-    #[arg(long, value_name = "PATH", value_parser = ExtraPath::parse, value_delimiter = ' ')]
-    pub(crate) extra_sandbox_paths: Vec<ExtraPath>,
+    #[arg(long, visible_alias = "extra-sandbox-paths", value_name = "PATH", value_parser = ExtraPath::parse, value_delimiter = ' ')]
+    pub(crate) allow_path: Vec<ExtraPath>,
+    /// Hand out this variable of your environment to a fixed-output or impure build that asks for it (impureEnvVars); those of
+    /// proxies are handed out without.
+    #[arg(long, value_name = "NAME", value_delimiter = ' ')]
+    pub(crate) allow_env: Vec<String>,
     /// Let the builder make namespaces and mounts of its own, for bubblewrap's tests or Nix within Nix. It then reaches parts of
     /// the kernel that are a common source of ways out. The result says so.
     #[arg(long)]
@@ -241,8 +249,6 @@ impl From<SelfReferencesArgument> for SelfReferences {
 pub(crate) enum NetworkArgument {
     /// A namespace of its own with one door, at which it is decided and written down who is called.
     Gateway,
-    /// The host's network namespace, with everything that listens on its loopback.
-    Host,
     /// A namespace with nothing but `lo`.
     None,
 }
@@ -251,7 +257,6 @@ impl From<NetworkArgument> for NetworkMode {
     fn from(argument: NetworkArgument) -> Self {
         match argument {
             NetworkArgument::Gateway => NetworkMode::Gateway,
-            NetworkArgument::Host => NetworkMode::Host,
             NetworkArgument::None => NetworkMode::None,
         }
     }

@@ -18,7 +18,7 @@ use fodder_model::{
         SeccompAction, SeccompPolicy, SeccompRule, Weakening,
     },
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub(crate) fn explain(arguments: &ExplainArguments) -> Result<u8, Failure> {
     let ExplainArguments { input, sandbox, json } = arguments;
@@ -61,6 +61,7 @@ fn print(plan: &BuildPlan) {
         network_policy,
         certificates,
         impure_variables,
+        allowed,
         rules,
         content,
         discard_references,
@@ -96,6 +97,7 @@ fn print(plan: &BuildPlan) {
         let names: Vec<String> = impure_variables.iter().map(ToString::to_string).collect();
         item("variables", &format!("{} with your values, because impureEnvVars names them", names.join(", ")));
     }
+    print_allowed(allowed);
     print_limits(limits, control_group);
     print_sandbox(sandbox, reasons);
     heading("Afterwards");
@@ -183,7 +185,7 @@ fn print_sandbox(sandbox: &SandboxPlan, reasons: &BTreeMap<String, String>) {
         limits,
         seccomp,
         door,
-        allowed,
+        allowed: _,
     } = sandbox;
     heading("Namespaces");
     for (namespace, name, why) in NAMESPACES {
@@ -210,7 +212,6 @@ fn print_sandbox(sandbox: &SandboxPlan, reasons: &BTreeMap<String, String>) {
     }
     print_process(process);
     print_kernel_limits(limits);
-    print_allowed(allowed);
     print_seccomp(seccomp);
 }
 
@@ -356,13 +357,14 @@ fn print_kernel_limits(limits: &Limits) {
     }
 }
 
-fn print_allowed(allowed: &BTreeSet<Weakening>) {
+fn print_allowed(allowed: &[String]) {
     heading("Protections that you took away");
     if allowed.is_empty() {
         print_line("  none");
     }
-    for weakening in allowed {
-        print_line(&format!("  {}", weakening.why()));
+    for flag in allowed {
+        let why = Weakening::ALL.into_iter().find(|weakening| weakening.flag() == flag).map(Weakening::why);
+        print_line(&format!("  {}", harmless(why.unwrap_or(flag))));
     }
 }
 

@@ -213,7 +213,7 @@ impl Build {
             self.phase = harmless(phase.as_bytes());
             return None;
         }
-        let mut text = harmless(&remaining(&line));
+        let mut text = harmless(remaining(&line));
         if is_cut {
             text.push_str("… (line cut)");
         }

@@ -9,7 +9,7 @@ use crate::{
     store_path::{STORE_DIRECTORY, StorePath},
 };
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The build directory inside.
 pub const BUILD_DIRECTORY: &str = "/build";
@@ -27,15 +27,24 @@ pub struct BuilderInputs {
     pub impure: Vec<ByteString>,
 }
 
+/// The caller's environment, as far as derivations may ask for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HandedOut {
+    /// What is given to those that ask.
+    pub values: BTreeMap<ByteString, ByteString>,
+    /// What there is, and is not given.
+    pub withheld: BTreeSet<ByteString>,
+}
+
 /// Makes the builder's inputs. `outputs` are the paths that the builder will write, `graphs` what `exportReferencesGraph` asked
-/// for (see [`crate::reference_graph`]), `cores` goes into `NIX_BUILD_CORES`, `caller` is the caller's environment.
+/// for (see [`crate::reference_graph`]), `cores` goes into `NIX_BUILD_CORES`, `caller` is what there is of the caller's environment.
 pub fn builder_inputs(
     derivation: &Derivation,
     options: &Options,
     outputs: &BTreeMap<String, StorePath>,
     graphs: &crate::reference_graph::Graphs,
     cores: u32,
-    caller: &BTreeMap<ByteString, ByteString>,
+    caller: &HandedOut,
 ) -> BuilderInputs {
     let mut placeholders = Replacements::default();
     for (name, path) in outputs {
@@ -86,10 +95,14 @@ pub fn builder_inputs(
     let mut impure = Vec::new();
     if matches!(derivation.kind(), Kind::Fixed | Kind::Impure) {
         for name in &options.impure_variables {
-            // Listed and absent is an empty variable, not an unset one.
-            environment.insert(name.clone(), caller.get(name).cloned().unwrap_or_default());
-            if caller.contains_key(name) {
-                impure.push(name.clone());
+            match caller.values.get(name) {
+                Some(value) => {
+                    environment.insert(name.clone(), value.clone());
+                    impure.push(name.clone());
+                }
+                None if caller.withheld.contains(name) => drop(environment.entry(name.clone()).or_default()),
+                // Listed and absent is an empty variable, not an unset one.
+                None => drop(environment.insert(name.clone(), ByteString::default())),
             }
         }
     }

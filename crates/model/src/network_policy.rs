@@ -75,6 +75,11 @@ impl Destination {
         Ok(Destination { host: Host::parse(host).map_err(|()| error())?, port: Some(port) })
     }
 
+    /// Whether it is addresses that it names, which lifts their protection.
+    pub fn is_address(&self) -> bool {
+        matches!(self.host, Host::Network { .. })
+    }
+
     fn covers(&self, call: &Call<'_>) -> bool {
         self.port.is_none_or(|port| port == call.port) && self.host.covers(call)
     }

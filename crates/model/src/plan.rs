@@ -4,10 +4,12 @@
 mod builtin;
 mod content;
 mod error;
+mod handed_out;
 mod limits;
 mod network;
 mod root;
 mod settings;
+mod weakened;
 
 pub use builtin::{BUILTINS, MIRRORS_VARIABLE, NETRC_FILE};
 pub use content::Content;
@@ -53,6 +55,8 @@ pub struct BuildPlan {
     pub certificates: Option<Certificates>,
     /// Variables whose values are the caller's.
     pub impure_variables: Vec<ByteString>,
+    /// What protects less than usual, because the person who started the build asked for it; as they would ask again.
+    pub allowed: Vec<String>,
     /// What outputs will be judged by.
     pub rules: Rules,
     /// How the output is hashed, and the hash where it is declared; `None` for input-addressed ones.
@@ -135,8 +139,11 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
     };
     let graphs = reference_graph::graphs(options, inputs, derivation_outputs)?;
     let cores = if settings.cores == 0 { host.cores } else { settings.cores };
-    let start = environment::builder_inputs(derivation, options, &outputs, &graphs, cores, &host.environment);
+    let has_bundle = has_network && host.certificates.is_some();
+    let given = handed_out::variables(&host.environment, &settings.environment, has_bundle);
+    let start = environment::builder_inputs(derivation, options, &outputs, &graphs, cores, &given);
     let mut notes = options.warnings.clone();
+    notes.extend(handed_out::notes(derivation, options, &given));
     let limits = decide(&settings.limits, &profile.limits, &settings.file_limits, &host.resources);
     let mut root = root::Root {
         inputs,
@@ -202,6 +209,7 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
         door: network::door(network.mode, host, &network_policy),
         allowed: settings.allowed.clone(),
     };
+    let allowed = weakened::flags(settings, network.mode, &start.impure);
     Ok(BuildPlan {
         derivation: path.clone(),
         kind: derivation.kind(),
@@ -210,6 +218,7 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
         certificates: host.certificates.clone().filter(|_| has_network),
         network,
         network_policy,
+        allowed,
         impure_variables: start.impure,
         rules: Rules {
             derivation: path.clone(),

@@ -53,6 +53,14 @@ impl Weakening {
     /// Every one.
     pub const ALL: [Weakening; 2] = [Weakening::NestedNamespaces, Weakening::Socketcall];
 
+    /// The flag that asks for it.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Weakening::NestedNamespaces => "--allow-nested-namespaces",
+            Weakening::Socketcall => "--allow-socketcall",
+        }
+    }
+
     /// What it means, for `explain`.
     pub fn why(self) -> &'static str {
         match self {

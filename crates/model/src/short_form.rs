@@ -211,7 +211,7 @@ fn network(node: &Node) -> Result<FileNetwork, InputError> {
                         return Err(member
                             .node
                             .error(format!("a file cannot ask for the network '{other}'"))
-                            .with_hint("write 'gateway' or 'none'; whoever builds it can say --network host"));
+                            .with_hint("write 'gateway' or 'none'; whoever builds it can say --unsafe-host-network"));
                     }
                 });
             }

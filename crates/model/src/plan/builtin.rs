@@ -19,8 +19,18 @@ pub const MIRRORS_VARIABLE: &str = "fodder:mirrors";
 pub const NETRC_FILE: &str = "netrc";
 
 /// What tells programs about proxies.
-pub(super) const PROXY_VARIABLES: [&str; 8] =
-    ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
+pub(super) const PROXY_VARIABLES: [&str; 10] = [
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+];
 
 impl Request<'_> {
     /// Whether its builder is one of these, or wants to be.

@@ -60,7 +60,7 @@ pub enum PlanError {
         /// `is impure`, …
         what: String,
     },
-    /// `--network host` without a declared hash.
+    /// `--unsafe-host-network` or `--network gateway` without a declared hash.
     #[error("derivation '{path}' declares no output hash, so it gets no network")]
     NetworkNotDeclared {
         /// The derivation.

@@ -108,7 +108,7 @@ impl Root<'_> {
                     None if entry.optional => {
                         if *source == Source::Shell {
                             notes.push(format!(
-                                "no static shell was found on this machine, so there is no {target} (install busybox-static, or name one: --extra-sandbox-paths {target}=/path/to/static/shell)"
+                                "no static shell was found on this machine, so there is no {target} (install busybox-static, or name one: --allow-path {target}=/path/to/static/shell)"
                             ));
                         }
                         return Ok(());
@@ -171,7 +171,7 @@ impl Root<'_> {
                     steps.parents(target);
                     let step =
                         RootStep::Bind { source, target: target.as_str().into(), kind, access: Access::ReadOnly };
-                    steps.push(target, "you asked for it with --extra-sandbox-paths", step);
+                    steps.push(target, "you asked for it with --allow-path", step);
                 }
                 None if *optional => {}
                 None => return Err(PlanError::HostFile { path: source.clone(), target: target.clone() }),

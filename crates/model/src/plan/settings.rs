@@ -20,8 +20,10 @@ pub struct Settings {
     pub network: Option<NetworkMode>,
     /// `--allow`, `--deny`, `--allow-loopback`
     pub network_policy: NetworkPolicy,
-    /// `--extra-sandbox-paths`
+    /// `--allow-path`
     pub extra_paths: Vec<ExtraPath>,
+    /// `--allow-env`: variables that a derivation gets if it asks for them, beside those of proxies.
+    pub environment: BTreeSet<ByteString>,
     /// `--hashed-mirrors`: where `builtin:fetchurl` looks for a file by its hash first.
     pub hashed_mirrors: Vec<String>,
     /// `--self-references`

@@ -20,11 +20,31 @@ pub struct ProfileNetwork {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct NetworkText {
-    mode: Option<NetworkMode>,
+    mode: Option<ModeText>,
     allow: Vec<String>,
     deny: Vec<String>,
     allow_loopback: BTreeSet<u16>,
     why: String,
+}
+
+/// A kind of network as a profile spells it.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ModeText {
+    None,
+    Gateway,
+    /// The host's: as loud as `--unsafe-host-network`.
+    UnsafeHost,
+}
+
+impl From<ModeText> for NetworkMode {
+    fn from(mode: ModeText) -> Self {
+        match mode {
+            ModeText::None => NetworkMode::None,
+            ModeText::Gateway => NetworkMode::Gateway,
+            ModeText::UnsafeHost => NetworkMode::Host,
+        }
+    }
 }
 
 impl NetworkText {
@@ -39,7 +59,7 @@ impl NetworkText {
         };
         let policy =
             NetworkPolicy { allow: read(allow)?, deny: read(deny)?, loopback_ports: allow_loopback, only: Vec::new() };
-        Ok(ProfileNetwork { mode, policy })
+        Ok(ProfileNetwork { mode: mode.map(Into::into), policy })
     }
 }
 

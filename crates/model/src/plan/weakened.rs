@@ -1,0 +1,25 @@
+//! What the person took away from the sandbox, spelled as the flags that do it. Nothing else can: a derivation's wishes do not get
+//! here.
+
+use super::{NetworkMode, Settings};
+use crate::bytes::ByteString;
+
+/// The flags of a build. Those for variables count where a derivation got one.
+pub(super) fn flags(settings: &Settings, network: NetworkMode, handed_out: &[ByteString]) -> Vec<String> {
+    let mut flags: Vec<String> = settings.allowed.iter().map(|weakening| weakening.flag().to_owned()).collect();
+    match network {
+        NetworkMode::Host => flags.push("--unsafe-host-network".to_owned()),
+        NetworkMode::Gateway => {
+            let policy = &settings.network_policy;
+            flags
+                .extend(policy.allow.iter().filter(|allow| allow.is_address()).map(|allow| format!("--allow {allow}")));
+            flags.extend(policy.loopback_ports.iter().map(|port| format!("--allow-loopback {port}")));
+        }
+        NetworkMode::None => {}
+    }
+    flags.extend(settings.extra_paths.iter().map(|path| format!("--allow-path {}={}", path.target, path.source)));
+    flags.extend(
+        handed_out.iter().filter(|name| settings.environment.contains(*name)).map(|name| format!("--allow-env {name}")),
+    );
+    flags
+}
