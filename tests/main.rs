@@ -5,6 +5,8 @@ mod lab; // a fresh store and directory for each test, and one command
 mod recipe; // derivations for tests
 mod server; // an HTTPS server with its own authority
 
+mod attacks; // what hostile builds try, each beside a control run in which it works
+
 mod architecture; // the crates depend on each other as the design says
 mod bad_input; // files that are refused, and what is said about them
 mod builtins; // builders that are part of the program

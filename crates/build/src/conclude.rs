@@ -14,9 +14,10 @@ use crate::{
     run::Ran,
     settle::Settled,
 };
-use fodder_gateway::Ledger;
+use fodder_gateway::{Ledger, record::Tap};
 use fodder_model::{
     plan::{Network, NetworkMode},
+    proxy::Proxies,
     store_path::StorePath,
 };
 use fodder_sandbox::BuilderExit;
@@ -228,9 +229,14 @@ fn ran_outcome(
     let Network { mode, why } = prepared.plan.network.clone();
     let ledger = ran.ledger.clone().unwrap_or_default();
     let is_told = status == Status::Built || mode == NetworkMode::None || !ran.missing().is_empty();
-    let problem = if is_told { None } else { network_problem::find(&ledger, &ran.tail) };
+    let mut problem = if is_told { None } else { network_problem::find(&ledger, &ran.tail) };
+    // A replay calls nobody, not even for this.
+    if let (Some(problem), false) = (&mut problem, matches!(prepared.tap, Tap::Replay(_))) {
+        problem.find_issuer(&ledger, &Proxies::read(|name| std::env::var(name).ok()));
+    }
     let Ledger { hosts, names } = ledger;
-    outcome.network = Some(NetworkReport { mode, why, hosts, names, problem, recording: ran.recording.clone() });
+    let (all_ports, recording) = (ran.all_ports, ran.recording.clone());
+    outcome.network = Some(NetworkReport { mode, why, hosts, names, problem, all_ports, recording });
     let report = limits::report(&prepared.plan, &ran.report);
     outcome.notes = prepared.plan.notes.clone();
     outcome.notes.extend(limits::notes(&prepared.plan, ran, status));

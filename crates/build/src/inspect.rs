@@ -1,10 +1,16 @@
 //! One walk over an output: puts it into canonical form, hashes it as a NAR and by the declared method, and finds what it refers
 //! to. By descriptors, iterative, never through links; bounded memory whatever the output's size.
 //!
-//! The builder is gone when this runs, and what it left is below a directory that only we can enter.
+//! The builder is gone when this runs, and what it left is below a directory that only we can enter. A descriptor of it that got out
+//! all the same must be of no use: a directory is closed to others before it is listed, and a file before it is read, which is not
+//! done while anybody can write to it.
 
 mod canonical;
+mod gate;
+mod links;
 mod sink;
+
+pub use links::Links;
 
 use fodder_model::{
     content_address::{ContentAddress, ContentMethod},
@@ -15,6 +21,7 @@ use fodder_model::{
     scan::{Candidates, Scan, scan_text},
     store_path::StorePath,
 };
+use fodder_sandbox::Writers;
 use rustix::{
     fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat},
     io::Errno,
@@ -105,6 +112,18 @@ pub enum InspectError {
         /// What it allows.
         allowed: u64,
     },
+    /// Somebody outside of the sandbox can still change it.
+    #[error("file \"{}\" is still open for writing; rejecting this build output", shown(path))]
+    StillOpen {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A link that the builder did not make leads to it.
+    #[error("file \"{}\" is linked from outside of this build; rejecting this build output", shown(path))]
+    LinkedElsewhere {
+        /// Which file.
+        path: PathBuf,
+    },
     /// It has no NAR: too deep, or a name that NARs do not take.
     #[error("path '{}'", shown(path))]
     Nar {
@@ -135,7 +154,9 @@ impl InspectError {
             InspectError::Missing { .. }
             | InspectError::UnsupportedType { .. }
             | InspectError::Suspicious { .. }
-            | InspectError::TooLarge { .. } => true,
+            | InspectError::TooLarge { .. }
+            | InspectError::StillOpen { .. }
+            | InspectError::LinkedElsewhere { .. } => true,
             InspectError::Nar { source, path: _ } => !matches!(source, NarError::Output(_)),
             InspectError::Again(_) | InspectError::System { .. } => false,
         }
@@ -147,12 +168,13 @@ pub(crate) fn shown(path: &Path) -> String {
     harmless(path.as_os_str().as_bytes())
 }
 
-/// Walks what is at `name` in `directory`; `shown` stands for it in errors.
+/// Walks what is at `name` in `directory`; `shown` stands for it in errors. `links` are counted over all outputs of a build.
 pub fn inspect(
     directory: BorrowedFd<'_>,
     name: &OsStr,
     shown: &Path,
     instructions: &Instructions<'_>,
+    links: &mut Links,
 ) -> Result<Inspection, InspectError> {
     let status = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| match error {
         Errno::NOENT => InspectError::Missing { path: shown.to_owned() },
@@ -182,6 +204,7 @@ pub fn inspect(
         top: shown,
         bytes: 0,
         files: 0,
+        links,
     };
     let c_name = CString::new(name.as_bytes()).map_err(|_| InspectError::Missing { path: shown.to_owned() })?;
     walk.visit(directory, &c_name, kind, shown.to_owned())?;
@@ -269,6 +292,7 @@ struct Walk<'a> {
     top: &'a Path,
     bytes: u64,
     files: u64,
+    links: &'a mut Links,
 }
 
 impl Walk<'_> {
@@ -298,6 +322,10 @@ impl Walk<'_> {
         match kind {
             FileType::Directory => {
                 let directory = self.open(parent, name, &path, OFlags::DIRECTORY)?;
+                if self.instructions.canonicalise {
+                    let status = rustix::fs::fstat(&directory).map_err(|error| system("examine", &path, error))?;
+                    canonical::close(self.instructions.builder, directory.as_fd(), &status, 0o700, &path)?;
+                }
                 self.nar.directory().map_err(nar)?;
                 let room = self.instructions.budget.files.map(|most| most.saturating_sub(self.files));
                 let entries = entries(&directory, &path, room)?;
@@ -335,9 +363,8 @@ impl Walk<'_> {
         if let Some(level) = self.levels.pop() {
             self.nar.end_directory().map_err(|source| InspectError::Nar { path: level.path.clone(), source })?;
             if self.instructions.canonicalise {
-                let status =
-                    rustix::fs::fstat(&level.directory).map_err(|error| system("examine", &level.path, error))?;
-                canonical::seal(self.instructions.builder, level.directory.as_fd(), &status, 0o555, &level.path)?;
+                canonical::open_up(level.directory.as_fd(), &level.path)?;
+                canonical::stamp(level.directory.as_fd(), &level.path)?;
             }
         }
         Ok(())
@@ -351,8 +378,22 @@ impl Walk<'_> {
             return Err(InspectError::UnsupportedType { path });
         }
         let is_executable = status.st_mode & 0o100 != 0;
+        self.spend(u64::try_from(status.st_size).unwrap_or_default(), 0)?;
+        let mut status = status;
+        if self.instructions.canonicalise {
+            let mode = if is_executable { 0o555 } else { 0o444 };
+            canonical::close(self.instructions.builder, file.as_fd(), &status, mode, &path)?;
+            match fodder_sandbox::hold_off_writers(file.as_fd()) {
+                Writers::None => {}
+                Writers::Some => return Err(InspectError::StillOpen { path }),
+                Writers::Unknown => {
+                    file = gate::replace_by_copy(parent, name, file, mode, &path)?;
+                    status = rustix::fs::fstat(&file).map_err(|error| system("examine", &path, error))?;
+                }
+            }
+            self.links.count(&status, &path);
+        }
         let mut remaining = u64::try_from(status.st_size).unwrap_or_default();
-        self.spend(remaining, 0)?;
         let nar = |source| InspectError::Nar { path: path.clone(), source };
         self.nar.file(is_executable, remaining).map_err(nar)?;
         let mut scan = Scan::new(self.instructions.candidates);
@@ -378,8 +419,7 @@ impl Walk<'_> {
             remaining -= count as u64;
         }
         if self.instructions.canonicalise {
-            let mode = if is_executable { 0o555 } else { 0o444 };
-            canonical::seal(self.instructions.builder, file.as_fd(), &status, mode, &path)?;
+            canonical::stamp(file.as_fd(), &path)?;
         }
         Ok(())
     }

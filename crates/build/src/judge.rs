@@ -2,7 +2,7 @@
 
 use crate::{
     error::BuildError,
-    inspect::{self, Budget, InspectError, Inspection, Instructions},
+    inspect::{self, Budget, InspectError, Inspection, Instructions, Links},
     limits::ExceededLimit,
     locate::{self, ReferenceHit, Wanted},
     outcome::{Status, is_reference},
@@ -56,6 +56,7 @@ pub(crate) fn inspect_outputs(prepared: &Prepared) -> Result<Inspected, BuildErr
     let candidates = Candidates::new(prepared.inputs.keys().chain(plan.outputs.values()));
     let nothing = Candidates::new([]);
     let mut outputs = BTreeMap::new();
+    let mut links = Links::default();
     for (name, path) in &plan.outputs {
         let shown = plan.sandbox.root_mount_point.as_path().with_file_name("store").join(path.base_name());
         let instructions = Instructions {
@@ -68,7 +69,13 @@ pub(crate) fn inspect_outputs(prepared: &Prepared) -> Result<Inspected, BuildErr
                 files: value(&plan.limits, Limit::OutputFiles),
             },
         };
-        match inspect::inspect(prepared.outputs.as_fd(), OsStr::new(path.base_name()), &shown, &instructions) {
+        match inspect::inspect(
+            prepared.outputs.as_fd(),
+            OsStr::new(path.base_name()),
+            &shown,
+            &instructions,
+            &mut links,
+        ) {
             Ok(inspection) => drop(outputs.insert(name.clone(), inspection)),
             Err(error) if error.is_rejection() => {
                 let exceeded = match &error {
@@ -78,6 +85,8 @@ pub(crate) fn inspect_outputs(prepared: &Prepared) -> Result<Inspected, BuildErr
                     InspectError::Missing { .. }
                     | InspectError::UnsupportedType { .. }
                     | InspectError::Suspicious { .. }
+                    | InspectError::StillOpen { .. }
+                    | InspectError::LinkedElsewhere { .. }
                     | InspectError::Nar { .. }
                     | InspectError::Again(_)
                     | InspectError::System { .. } => None,
@@ -85,6 +94,14 @@ pub(crate) fn inspect_outputs(prepared: &Prepared) -> Result<Inspected, BuildErr
                 return Ok(Inspected::Rejected { message: rejection(plan, name, &error), exceeded });
             }
             Err(error) => return Err(error.into()),
+        }
+    }
+    if links.check().is_err() {
+        // The others may be what the builder left beside its outputs, which is dropped anyway.
+        let names: BTreeSet<&str> = plan.outputs.values().map(StorePath::base_name).collect();
+        prepared.scratch.remove_others(ScratchPart::Store, &names)?;
+        if let Err(error) = links.check() {
+            return if error.is_rejection() { Ok(Inspected::Rejected(error.to_string())) } else { Err(error.into()) };
         }
     }
     Ok(Inspected::Outputs(outputs))
@@ -109,9 +126,11 @@ fn rejection(plan: &fodder_model::plan::BuildPlan, name: &str, error: &InspectEr
             limit.words(*allowed),
             limit.flag()
         ),
-        InspectError::UnsupportedType { .. } | InspectError::Again(_) | InspectError::System { .. } => {
-            error.to_string()
-        }
+        InspectError::UnsupportedType { .. }
+        | InspectError::StillOpen { .. }
+        | InspectError::LinkedElsewhere { .. }
+        | InspectError::Again(_)
+        | InspectError::System { .. } => error.to_string(),
     }
 }
 

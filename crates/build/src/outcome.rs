@@ -96,6 +96,9 @@ pub struct NetworkReport {
     pub names: Vec<NameEntry>,
     /// What kept a build that failed from getting what it wanted.
     pub problem: Option<NetworkProblem>,
+    /// Whether connections to all ports reached the gateway, or only to those that fetchers use: a kernel without nf_tables can do
+    /// no more, and refuses the others. `None` without a gateway.
+    pub all_ports: Option<bool>,
     /// What was recorded, or answered from a recording.
     pub recording: Option<RecordingReport>,
 }

@@ -27,6 +27,8 @@ pub(crate) struct Ran {
     pub(crate) tail: Vec<String>,
     /// Who was called, when there was a gateway.
     pub(crate) ledger: Option<Ledger>,
+    /// Whether all ports lead to the gateway.
+    pub(crate) all_ports: Option<bool>,
     /// What became of its exchanges, when somebody wanted to know.
     pub(crate) recording: Option<RecordingReport>,
 }
@@ -61,10 +63,14 @@ pub(crate) fn run(
         tail.feed(piece);
         observe(Event::Log(piece.to_vec()));
     };
+    let mut all_ports = gateway.as_ref().map(|_| false);
     let report = sandbox.run_with_door(&prepared.plan.sandbox, &mut on_log, &mut |purpose, socket| {
         if let Some(gateway) = &gateway {
             gateway.serve(match purpose {
-                DoorSocket::Redirected => Socket::Redirected(socket),
+                DoorSocket::Redirected => {
+                    all_ports = Some(true);
+                    Socket::Redirected(socket)
+                }
                 DoorSocket::Port => Socket::Port(socket),
                 DoorSocket::Names => Socket::Names(socket),
             });
@@ -82,7 +88,7 @@ pub(crate) fn run(
     let finished = log.finish();
     match write_error.or(finished.err()) {
         Some(source) => Err(BuildError::Write { path: log_file, source }),
-        None => Ok(Ran { report, log_file, tail: tail.finish(), ledger, recording }),
+        None => Ok(Ran { report, log_file, tail: tail.finish(), ledger, all_ports, recording }),
     }
 }
 

@@ -43,7 +43,8 @@ pub(crate) fn hash(arguments: &HashArguments) -> Result<u8, Failure> {
         builder: None,
         budget: Budget::default(),
     };
-    let found = inspect::inspect(directory.as_fd(), name, path, &instructions).map_err(BuildError::from)?;
+    let found = inspect::inspect(directory.as_fd(), name, path, &instructions, &mut inspect::Links::default())
+        .map_err(BuildError::from)?;
     let Some(content) = found.content else {
         let text = format!("error: '{}' is not a regular file that nobody may execute", path.display());
         return Err(Failure::new(text, 1).with_hint("hash directories and programs with --mode nar"));

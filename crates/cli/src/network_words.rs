@@ -9,7 +9,7 @@ const ROWS: usize = 10;
 
 /// Says who was called. Nothing, when nobody was.
 pub(crate) fn tell_network(network: &NetworkReport) {
-    let NetworkReport { mode: _, why: _, hosts, names, problem, recording } = network;
+    let NetworkReport { mode: _, why: _, hosts, names, problem, all_ports, recording } = network;
     if !hosts.is_empty() {
         let sum = |value: fn(&HostEntry) -> u64| hosts.iter().map(value).sum::<u64>();
         let mut callees: Vec<String> = hosts.iter().map(HostEntry::shown).collect();
@@ -39,9 +39,17 @@ pub(crate) fn tell_network(network: &NetworkReport) {
             "  {name}  refused: only the hosts that you allowed may be called; --allow {name} would allow it"
         ));
     }
-    if let Some(NetworkProblem { kind, host, evidence, remedy }) = problem {
+    if *all_ports == Some(false) && problem.is_some() {
+        print_note(
+            "note: this kernel has no nf_tables: connections to other ports than the usual ones of fetchers were refused",
+        );
+    }
+    if let Some(NetworkProblem { kind, host, evidence, remedy, issuer }) = problem {
         let host = host.as_ref().map(|host| format!(": {}", harmless(host.as_bytes()))).unwrap_or_default();
         print_note(&format!("note: {}{host}: {}", kind.words(), harmless(evidence.as_bytes())));
+        if let Some(issuer) = issuer {
+            print_note(&format!("note: its certificate comes from '{}'", harmless(issuer.as_bytes())));
+        }
         if let Some(remedy) = remedy {
             print_note(&format!("hint: {}", harmless(remedy.as_bytes())));
         }

@@ -249,7 +249,7 @@ impl ShortForm {
         if let Some(meant) = attributes::meant(key) {
             return Err(InputError {
                 span: key_span.clone(),
-                path: node.path.clone(),
+                path: node.path.to_string(),
                 message: format!("unknown attribute '{key}'"),
                 hint: Some(format!("did you mean '{meant}'? (put it into 'env' if it is a variable of your own)")),
             });
@@ -328,7 +328,11 @@ impl ShortForm {
                 "write './{path}' for a file next to this one; paths with spaces go into an array"
             )));
         }
-        self.sources.push(SourceFile { path: path.to_owned(), span: node.span.clone(), json_path: node.path.clone() });
+        self.sources.push(SourceFile {
+            path: path.to_owned(),
+            span: node.span.clone(),
+            json_path: node.path.to_string(),
+        });
         Ok(())
     }
 

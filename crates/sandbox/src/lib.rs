@@ -29,11 +29,13 @@ mod seccomp;
 mod sys;
 mod terminal;
 mod wire;
+mod writers;
 
 pub use error::SandboxError;
 pub use launch::{Canceller, Helper, InternalProgram, Sandbox, dispatch_helper, dispatch_helper_with};
 pub use report::{BuilderExit, BuilderReport, Enforced, GroupReport, SessionKeyring, Used};
 pub use wire::DoorSocket;
+pub use writers::{Writers, hold_off_writers};
 
 /// Ends a process of ours that is not the caller's.
 #[expect(clippy::exit, reason = "the helper and its children must not return into the program they were started from")]

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 fn run(directory: &Path, instructions: &Instructions<'_>) -> Result<Inspection, InspectError> {
     let parent = File::open(directory).unwrap();
-    inspect(parent.as_fd(), OsStr::new("out"), &directory.join("out"), instructions)
+    inspect(parent.as_fd(), OsStr::new("out"), &directory.join("out"), instructions, &mut Links::default())
 }
 
 #[test]
