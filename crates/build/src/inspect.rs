@@ -6,10 +6,12 @@
 //! done while anybody can write to it.
 
 mod canonical;
+mod error;
 mod gate;
 mod links;
 mod sink;
 
+pub use error::InspectError;
 pub use links::Links;
 
 use fodder_model::{
@@ -17,7 +19,7 @@ use fodder_model::{
     harmless::harmless,
     hash::{Hash, HashAlgorithm},
     limits::Limit,
-    nar::{NarError, Writer},
+    nar::Writer,
     scan::{Candidates, Scan, scan_text},
     store_path::StorePath,
 };
@@ -81,88 +83,6 @@ pub struct Budget {
     pub files: Option<u64>,
 }
 
-/// Why an output cannot be taken.
-#[derive(Debug, thiserror::Error)]
-pub enum InspectError {
-    /// There is none.
-    #[error("there is no '{}'", shown(path))]
-    Missing {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// Not a regular file, directory or symbolic link.
-    #[error("file \"{}\" has an unsupported type", shown(path))]
-    UnsupportedType {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// The top is writable for others, or belongs to somebody else.
-    #[error("suspicious ownership or permission on \"{}\"; rejecting this build output", shown(path))]
-    Suspicious {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// It is larger than it may be.
-    #[error("\"{}\" has more than {} ({limit}); {} changes that", shown(path), limit.words(*allowed), limit.flag())]
-    TooLarge {
-        /// The output.
-        path: PathBuf,
-        /// Which limit.
-        limit: Limit,
-        /// What it allows.
-        allowed: u64,
-    },
-    /// Somebody outside of the sandbox can still change it.
-    #[error("file \"{}\" is still open for writing; rejecting this build output", shown(path))]
-    StillOpen {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// A link that the builder did not make leads to it.
-    #[error("file \"{}\" is linked from outside of this build; rejecting this build output", shown(path))]
-    LinkedElsewhere {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// It has no NAR: too deep, or a name that NARs do not take.
-    #[error("path '{}'", shown(path))]
-    Nar {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: NarError,
-    },
-    /// It could not be read again.
-    #[error(transparent)]
-    Again(#[from] fodder_store::StoreError),
-    /// The system failed us.
-    #[error("cannot {doing} '{}'", shown(path))]
-    System {
-        /// What was being done.
-        doing: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// What the kernel said.
-        source: std::io::Error,
-    },
-}
-
-impl InspectError {
-    /// Whether the output is to blame, and not the machine.
-    pub fn is_rejection(&self) -> bool {
-        match self {
-            InspectError::Missing { .. }
-            | InspectError::UnsupportedType { .. }
-            | InspectError::Suspicious { .. }
-            | InspectError::TooLarge { .. }
-            | InspectError::StillOpen { .. }
-            | InspectError::LinkedElsewhere { .. } => true,
-            InspectError::Nar { source, path: _ } => !matches!(source, NarError::Output(_)),
-            InspectError::Again(_) | InspectError::System { .. } => false,
-        }
-    }
-}
-
 /// A path whose names are the builder's.
 pub(crate) fn shown(path: &Path) -> String {
     harmless(path.as_os_str().as_bytes())
@@ -201,10 +121,10 @@ pub fn inspect(
         references: BTreeSet::new(),
         levels: Vec::new(),
         chunk: vec![0; CHUNK_SIZE],
+        links,
         top: shown,
         bytes: 0,
         files: 0,
-        links,
     };
     let c_name = CString::new(name.as_bytes()).map_err(|_| InspectError::Missing { path: shown.to_owned() })?;
     walk.visit(directory, &c_name, kind, shown.to_owned())?;
@@ -288,11 +208,11 @@ struct Walk<'a> {
     references: BTreeSet<StorePath>,
     levels: Vec<Level>,
     chunk: Vec<u8>,
+    links: &'a mut Links,
     /// The output, and what was counted of it.
     top: &'a Path,
     bytes: u64,
     files: u64,
-    links: &'a mut Links,
 }
 
 impl Walk<'_> {

@@ -101,7 +101,11 @@ pub(crate) fn inspect_outputs(prepared: &Prepared) -> Result<Inspected, BuildErr
         let names: BTreeSet<&str> = plan.outputs.values().map(StorePath::base_name).collect();
         prepared.scratch.remove_others(ScratchPart::Store, &names)?;
         if let Err(error) = links.check() {
-            return if error.is_rejection() { Ok(Inspected::Rejected(error.to_string())) } else { Err(error.into()) };
+            return if error.is_rejection() {
+                Ok(Inspected::Rejected { message: error.to_string(), exceeded: None })
+            } else {
+                Err(error.into())
+            };
         }
     }
     Ok(Inspected::Outputs(outputs))

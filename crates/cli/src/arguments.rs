@@ -97,6 +97,14 @@ pub(crate) struct SandboxArguments {
     /// Show more of this machine in the sandbox, read-only: TARGET or TARGET=SOURCE, `?` at the end if it may be absent.
     #[arg(long, value_name = "PATH", value_parser = ExtraPath::parse, value_delimiter = ' ')]
     pub(crate) extra_sandbox_paths: Vec<ExtraPath>,
+    /// Let the builder make namespaces and mounts of its own, for bubblewrap's tests or Nix within Nix. It then reaches parts of
+    /// the kernel that are a common source of ways out. The result says so.
+    #[arg(long)]
+    pub(crate) allow_nested_namespaces: bool,
+    /// Let 32-bit x86 programs use socketcall(2), which glibc does for every socket; its address families cannot be judged. The
+    /// result says so.
+    #[arg(long)]
+    pub(crate) allow_socketcall: bool,
     /// Value of NIX_BUILD_CORES; 0 is all of this machine's.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) cores: u32,

@@ -18,6 +18,7 @@ use fodder_model::{
     network_policy::NetworkPolicy,
     plan::Settings,
     profile,
+    sandbox::Weakening,
     store_path::StorePath,
 };
 use fodder_sandbox::{Helper, Sandbox};
@@ -97,6 +98,8 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         allow_loopback,
         ca_file,
         extra_sandbox_paths,
+        allow_nested_namespaces,
+        allow_socketcall,
         cores,
         limit: _,
         timeout: _,
@@ -136,6 +139,13 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
             extra_paths: extra_sandbox_paths.clone(),
             hashed_mirrors: hashed_mirrors.clone(),
             self_references: (*self_references).into(),
+            allowed: [
+                (*allow_nested_namespaces, Weakening::NestedNamespaces),
+                (*allow_socketcall, Weakening::Socketcall),
+            ]
+            .into_iter()
+            .filter_map(|(asked, weakening)| asked.then_some(weakening))
+            .collect(),
         },
         profile,
         ca_file: ca_file.clone(),

@@ -15,10 +15,10 @@ use fodder_model::{
     plan::{BuildPlan, Network, NetworkMode},
     sandbox::{
         Access, BindKind, Door, HostName, Identity, Limits, Namespace, Process, Program, RootStep, SandboxPlan,
-        SeccompAction, SeccompPolicy,
+        SeccompAction, SeccompPolicy, SeccompRule, Weakening,
     },
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) fn explain(arguments: &ExplainArguments) -> Result<u8, Failure> {
     let ExplainArguments { input, sandbox, json } = arguments;
@@ -173,8 +173,18 @@ fn print_policy(policy: &NetworkPolicy, mode: NetworkMode) {
 }
 
 fn print_sandbox(sandbox: &SandboxPlan, reasons: &BTreeMap<String, String>) {
-    let SandboxPlan { namespaces, identity, host_name, root_mount_point, root, process, limits, seccomp, door } =
-        sandbox;
+    let SandboxPlan {
+        namespaces,
+        identity,
+        host_name,
+        root_mount_point,
+        root,
+        process,
+        limits,
+        seccomp,
+        door,
+        allowed,
+    } = sandbox;
     heading("Namespaces");
     for (namespace, name, why) in NAMESPACES {
         item(name, if namespaces.contains(&namespace) { why } else { "the host's" });
@@ -200,6 +210,7 @@ fn print_sandbox(sandbox: &SandboxPlan, reasons: &BTreeMap<String, String>) {
     }
     print_process(process);
     print_kernel_limits(limits);
+    print_allowed(allowed);
     print_seccomp(seccomp);
 }
 
@@ -345,18 +356,28 @@ fn print_kernel_limits(limits: &Limits) {
     }
 }
 
+fn print_allowed(allowed: &BTreeSet<Weakening>) {
+    heading("Protections that you took away");
+    if allowed.is_empty() {
+        print_line("  none");
+    }
+    for weakening in allowed {
+        print_line(&format!("  {}", weakening.why()));
+    }
+}
+
 fn print_seccomp(seccomp: &SeccompPolicy) {
-    heading("System calls that are answered instead of executed");
+    heading("System calls: the first line that matches");
     let SeccompPolicy { default, rules } = seccomp;
     let answer = |action: &SeccompAction| match action {
         SeccompAction::Allow => "executed".to_owned(),
         SeccompAction::Errno(number) => format!("{:?}", nix::errno::Errno::from_raw(i32::from(*number))),
         SeccompAction::Kill => "killed".to_owned(),
     };
-    for rule in rules {
-        let when = if rule.when.is_empty() { "" } else { " (some arguments)" };
-        print_line(&format!("  {}: {}{when}", answer(&rule.action), rule.calls.join(", ")));
-        print_line(&format!("      {}", harmless(&rule.why)));
+    for SeccompRule { calls, when, action, lifted_by: _, why } in rules {
+        let when = if when.is_empty() { "" } else { " (some arguments)" };
+        print_line(&format!("  {}: {}{when}", answer(action), calls.join(", ")));
+        print_line(&format!("      {}", harmless(why)));
     }
     item("all others", &answer(default));
 }

@@ -198,8 +198,9 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
             ) && derivation.system != host.system,
         },
         limits: limits::sandbox_limits(&limits, &host.resources, scratch),
-        seccomp: profile.seccomp.clone(),
+        seccomp: profile.seccomp.lifted(&settings.allowed),
         door: network::door(network.mode, host, &network_policy),
+        allowed: settings.allowed.clone(),
     };
     Ok(BuildPlan {
         derivation: path.clone(),

@@ -6,6 +6,7 @@ use crate::{
     helper,
     pump::Supervision,
     report::BuilderReport,
+    steps::{LeftOut, SetupStep},
     terminal::Terminal,
     wire::{CONTROL_GROUP_VARIABLE, DoorSocket, HELPER_ARGUMENT, OPEN_FILES_VARIABLE, socket_pair},
 };
@@ -56,10 +57,19 @@ pub struct InternalProgram {
 /// [`dispatch_helper`] for programs that bring functions of their own.
 pub fn dispatch_helper_with(internal_programs: &[InternalProgram]) {
     if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(HELPER_ARGUMENT)) {
-        helper::run(internal_programs);
+        helper::run(internal_programs, LeftOut::default());
         crate::leave(0)
     }
     DISPATCHES.store(true, Ordering::Relaxed);
+}
+
+/// [`dispatch_helper`] for tests that want to see what happens when steps of the set-up are missing. No other program may call it.
+#[doc(hidden)]
+pub fn dispatch_helper_without(steps: &[SetupStep]) {
+    if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(HELPER_ARGUMENT)) {
+        helper::run(&[], LeftOut(steps));
+        crate::leave(0)
+    }
 }
 
 /// The program that is started to make the sandbox. Never guessed.

@@ -1,6 +1,9 @@
 //! What a run tells: how the builder ended, what it used, which protections it ran under.
 
-use fodder_model::{limits::Limit, sandbox::Namespace};
+use fodder_model::{
+    limits::Limit,
+    sandbox::{Namespace, Weakening},
+};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -131,6 +134,12 @@ pub struct Enforced {
     pub seccomp_instructions: Option<usize>,
     /// Whether the runner's keys are out of reach.
     pub session_keyring: SessionKeyring,
+    /// No namespace can be made inside: making one was tried, and refused.
+    pub no_new_namespaces: bool,
+    /// What the kernel's Landlock adds.
+    pub landlock: Landlock,
+    /// What the person took away of all this.
+    pub allowed: BTreeSet<Weakening>,
 }
 
 /// What became of the runner's session keyring, see session-keyring(7).
@@ -141,4 +150,26 @@ pub enum SessionKeyring {
     New,
     /// keyctl(2) is refused to the runner already (as in Docker's default profile), hence to the builder.
     Unreachable,
+}
+
+/// How far Landlock is in force, see landlock(7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Landlock {
+    /// Its version in this kernel; 0 where it has none, which is no error.
+    pub abi: u32,
+    /// Writing, making and removing files is refused but where the plan lets the builder write.
+    pub writes_judged: bool,
+    /// What does not reach outside.
+    pub scopes: BTreeSet<LandlockScope>,
+}
+
+/// A way to others that Landlock closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LandlockScope {
+    /// Abstract Unix sockets of others, which matter where the network is the host's.
+    AbstractUnixSocket,
+    /// Signals to others.
+    Signal,
 }

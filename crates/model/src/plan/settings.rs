@@ -1,7 +1,11 @@
 //! What a person can ask for, apart from the derivation.
 
 use super::NetworkMode;
-use crate::{bytes::ByteString, limits::LimitSettings, network_policy::NetworkPolicy, rewrite::SelfReferences};
+use crate::{
+    bytes::ByteString, limits::LimitSettings, network_policy::NetworkPolicy, rewrite::SelfReferences,
+    sandbox::Weakening,
+};
+use std::collections::BTreeSet;
 
 /// What the person asked for, apart from the derivation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub struct Settings {
     pub hashed_mirrors: Vec<String>,
     /// `--self-references`
     pub self_references: SelfReferences,
+    /// `--allow-nested-namespaces`, `--allow-socketcall`
+    pub allowed: BTreeSet<Weakening>,
 }
 
 /// Places inside that nothing of the host's may take.

@@ -38,6 +38,13 @@ pub(super) fn enter_control_group(processes: OwnedFd) -> Result<(), Failure> {
     File::from(processes).write_all(b"0").doing("entering the control group")
 }
 
+/// Whether a limit is as the plan wants it, or lower.
+pub(super) fn holds(wanted: &ResourceLimit) -> Result<bool, Failure> {
+    let ResourceLimit { resource, soft, hard } = wanted;
+    let (soft_now, hard_now) = getrlimit(kernel_name(*resource)).doing(format!("reading the limit of {resource:?}"))?;
+    Ok(soft.is_none_or(|soft| soft_now <= soft) && hard.is_none_or(|hard| hard_now <= hard))
+}
+
 fn kernel_name(resource: Resource) -> resource::Resource {
     match resource {
         Resource::Core => resource::Resource::RLIMIT_CORE,

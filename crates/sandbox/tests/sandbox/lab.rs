@@ -9,6 +9,7 @@ use fodder_model::{
 };
 use fodder_sandbox::{BuilderExit, BuilderReport, Helper, Sandbox, SandboxError};
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
@@ -102,6 +103,7 @@ impl Lab {
             limits: Limits { deadline_seconds: Some(60), ..Limits::default() },
             seccomp: SeccompPolicy { default: SeccompAction::Allow, rules: Vec::new() },
             door: None,
+            allowed: BTreeSet::new(),
         }
     }
 
