@@ -10,6 +10,7 @@
 use crate::lab::Lab;
 use fodder_model::{
     attributes::{ATTRIBUTES, AttributeKind, Group},
+    limits::{LIMITS, LimitInfo},
     profile::{self, When},
     short_form::{CERTIFICATE_VARIABLES, schema::schema},
 };
@@ -78,19 +79,29 @@ fn the_generated_parts_of_pages_are_up_to_date() {
         }
         must_be(&path, &result);
     }
-    let expected = ["attributes", "certificate variables", "profile base", "profile host-tools", "profile nix"];
+    let expected =
+        ["attributes", "certificate variables", "limits", "profile base", "profile host-tools", "profile nix"];
     assert_eq!(seen, expected.map(str::to_owned).into());
 }
 
 fn generated(what: &str) -> String {
     match what {
         "attributes" => attributes(),
+        "limits" => limits(),
         "certificate variables" => CERTIFICATE_VARIABLES.map(|name| format!("- `{name}`\n")).concat(),
         _ => match what.strip_prefix("profile ") {
             Some(name) => profile_entries(name),
             None => panic!("nothing is generated under the name '{what}'"),
         },
     }
+}
+
+fn limits() -> String {
+    let mut text = "| limit | when nobody says | of what |\n|---|---|---|\n".to_owned();
+    for LimitInfo { limit: _, name, unit: _, default, description } in LIMITS {
+        writeln!(text, "| `{name}` | {default} | {description} |").expect("a string");
+    }
+    text
 }
 
 fn attributes() -> String {

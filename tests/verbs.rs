@@ -5,7 +5,7 @@ use crate::{
     recipe::{Recipe, text},
 };
 use fodder_build::{BuildRequest, load};
-use fodder_model::{content_address::ContentMethod, derivation::aterm};
+use fodder_model::{content_address::ContentMethod, derivation::aterm, limits::parse_setting};
 use fodder_store::Store;
 use serde_json::Value;
 use std::{
@@ -72,8 +72,10 @@ fn the_plan_that_explain_prints_is_the_plan_that_is_executed() {
     for file in [recipe.write(&lab), fixed.write(&lab), lab.path().join("short.json")] {
         let store_root = lab.store();
         // A short form's sources are in the store only once it is built; explain takes them as if they were.
-        let arguments =
-            ["explain", "--json", "--store", store_root.to_str().expect("UTF-8"), file.to_str().expect("UTF-8")];
+        let (root, path) = (store_root.to_str().expect("UTF-8"), file.to_str().expect("UTF-8"));
+        // What is free on a disk changes all the time, and with it these.
+        let volatile = ["scratch-size=1G", "scratch-files=1000"];
+        let arguments = ["explain", "--json", "--limit", volatile[0], "--limit", volatile[1], "--store", root, path];
         let run = lab.fodder(&arguments);
         assert_eq!(run.code, 0, "{}", run.stderr);
         assert_eq!(lab.build(&[file.to_str().expect("UTF-8")]).code, 0);
@@ -81,8 +83,9 @@ fn the_plan_that_explain_prints_is_the_plan_that_is_executed() {
 
         let request = load::LoadRequest { wanted: None, system: fodder_build::host::system() };
         let loaded = load::load(&file, &request, &mut |_| None).expect("load");
-        let prepared =
-            fodder_build::prepare(&loaded, &store, &BuildRequest::default()).expect("prepare").expect("a plan");
+        let mut request = BuildRequest::default();
+        request.settings.limits = volatile.map(|text| parse_setting(text).expect("a limit")).into();
+        let prepared = fodder_build::prepare(&loaded, &store, &request).expect("prepare").expect("a plan");
         let root = prepared.plan.sandbox.root_mount_point.to_string();
         let scratch =
             Path::new(&root).parent().expect("a parent").file_name().expect("a name").to_str().expect("UTF-8");

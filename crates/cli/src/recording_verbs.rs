@@ -47,7 +47,7 @@ pub(crate) fn recording(verb: &RecordingVerb) -> Result<u8, Failure> {
             if *json {
                 let text = serde_json::to_string(&found)
                     .map_err(|error| Failure::new(format!("error: cannot write the differences: {error}"), 2))?;
-                print_line(&text);
+                print_json(&text);
             } else {
                 found.iter().for_each(tell);
             }

@@ -14,7 +14,10 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -28,9 +31,12 @@ pub(crate) const RUNNER_PREFIX: &str = "fodder-runner-";
 const CONTROLLERS: [&str; 2] = ["memory", "pids"];
 
 /// How long killed processes may take to leave their group.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// How many groups this process has; locked while one is made or removed.
+static LIVE: Mutex<u32> = Mutex::new(0);
 
 /// The group of one build; removed when it is dropped.
 #[derive(Debug)]
@@ -43,6 +49,7 @@ pub(crate) struct ControlGroup {
 impl ControlGroup {
     /// Makes a group below `parent` with these limits.
     pub(crate) fn create(parent: &Path, memory: Option<u64>, processes: Option<u64>) -> io::Result<Self> {
+        let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
         remove_stale(parent)?;
         share_controllers(parent)?;
         let group = loop {
@@ -55,7 +62,10 @@ impl ControlGroup {
             }
             // Somebody who removes stale groups may have seen it before it was locked.
             match lock(&path) {
-                Ok(Some(directory)) if path.exists() => break ControlGroup { path, _directory: directory },
+                Ok(Some(directory)) if path.exists() => {
+                    *live += 1;
+                    break ControlGroup { path, _directory: directory };
+                }
                 Ok(_) | Err(Errno::NOENT) => continue,
                 Err(error) => return Err(error.into()),
             }
@@ -107,8 +117,13 @@ impl ControlGroup {
 
 impl Drop for ControlGroup {
     fn drop(&mut self) {
+        let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
         // What cannot be removed now is found by a later run.
         let _ = kill_and_remove(&self.path);
+        *live -= 1;
+        if let (0, Some(parent)) = (*live, self.path.parent()) {
+            let _ = move_back(parent);
+        }
     }
 }
 
@@ -128,10 +143,39 @@ fn share_controllers(parent: &Path) -> io::Result<()> {
                 Ok(()) | Err(_) => {}
             }
             write(&own.join("cgroup.procs"), &process::id().to_string())?;
-            write(&control, line.trim_end())
+            // A thread of ours that is ending stays where it was until it has ended, and keeps the group busy.
+            let until = Instant::now() + PATIENCE;
+            loop {
+                match write(&control, line.trim_end()) {
+                    Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until => {
+                        std::thread::sleep(Duration::from_millis(2));
+                    }
+                    written => return written,
+                }
+            }
         }
         written => written,
     }
+}
+
+/// Undoes what dividing a group took, when nobody uses it: who comes into the group later finds it as it was.
+fn move_back(parent: &Path) -> io::Result<()> {
+    let own = parent.join(format!("{RUNNER_PREFIX}{}", process::id()));
+    if !own.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(parent)? {
+        let name = entry?.file_name();
+        if name.to_string_lossy().starts_with(BUILD_PREFIX) {
+            return Ok(());
+        }
+    }
+    let gives = words(&parent.join("cgroup.subtree_control"))?;
+    let line: String =
+        CONTROLLERS.iter().filter(|name| gives.contains(**name)).map(|name| format!("-{name} ")).collect();
+    write(&parent.join("cgroup.subtree_control"), line.trim_end())?;
+    write(&parent.join("cgroup.procs"), &process::id().to_string())?;
+    fs::remove_dir(own)
 }
 
 /// Controllers that are there and not yet given to groups below.

@@ -216,11 +216,13 @@ fn groups(parent: &Path) -> Vec<PathBuf> {
 fn a_build_has_a_control_group_of_its_own_that_is_gone_afterwards() {
     let Some(parent) = own_group("own") else { return };
     let lab = Lab::new();
-    let plan = lab.plan("cat /proc/self/cgroup; (setsid sleep 60 &); sleep 0.2");
+    let work = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done";
+    let plan = lab.plan(&format!("cat /proc/self/cgroup; (setsid sleep 60 &); {work}"));
     let ran = with(&lab, &plan, |limits| limits.control_group = Some(parent.as_path().into()));
     assert!(ran.log.lines().any(|line| line == "0::/"), "{}", ran.log);
     let group = ran.report.control_group.expect("a control group");
-    assert!(group.cpu_user.is_some(), "{group:?}");
+    let used = group.cpu_user.unwrap_or_default() + group.cpu_system.unwrap_or_default();
+    assert!(used.as_millis() > 5, "the builder was in it: {group:?}");
     assert_eq!(groups(&parent), Vec::<PathBuf>::new());
     // The control: without a group of its own it is in this test's.
     assert!(lab.run(&plan).report.control_group.is_none());
