@@ -18,7 +18,8 @@ use std::{
 const DEPTH: &str = "Nix 2.34.7 and later refuse it too (CVE-2026-44028)";
 const TRAILING: &str = "what follows an archive would be hashed by some and not by others (PARSE-15)";
 const GRAMMAR: &str = "Nix 2.8 reads the fields of a node in any order and any number; later versions refuse it too";
-const ORDER: &str = "Nix 2.8 compares names only on machines whose file systems ignore case; later versions refuse it too";
+const ORDER: &str =
+    "Nix 2.8 compares names only on machines whose file systems ignore case; later versions refuse it too";
 const TARGET: &str = "Nix 2.8 cuts the target off at the NUL; later versions refuse it too";
 
 /// Strings as archives have them.
