@@ -39,7 +39,7 @@ fn a_nul_byte_is_refused_wherever_it_would_reach_a_process() {
         ("\"args\":[\"-c\",", "\"args\":[\"-c\\u0000\",", "argument 1 contains a NUL byte"),
         ("\"env\":{", "\"env\":{\"a\":\"\\u0000\",", "environment variable 'a' contains a NUL byte"),
         ("\"env\":{", "\"env\":{\"a\\u0000\":\"\",", "name of an environment variable contains a NUL byte"),
-        ("\"name\":\"x\"", "\"name\":\"x\\u0000\"", "illegal character"),
+        ("\"name\":\"x\"", "\"name\":\"x\\u0000\"", "variable 'name' contains a NUL byte"),
         ("\"outputs\":{\"out\"", "\"outputs\":{\"o\\u0000\"", "illegal character"),
     ] {
         assert!(json.contains(from), "{from}: {json}");
