@@ -45,12 +45,11 @@ fn a_nul_byte_is_refused_wherever_it_would_reach_a_process() {
         assert!(json.contains(from), "{from}: {json}");
         refused(&json.replacen(from, to, 1), &[what]);
     }
+    // The variable comes first; both are refused.
+    let bare = json.replacen(&format!(",\"system\":\"{}-linux\"}}", std::env::consts::ARCH), "}", 1);
+    assert_ne!(bare, json);
     let system = format!("\"system\":\"{}", std::env::consts::ARCH);
-    assert!(json.contains(&system), "{json}");
-    refused(
-        &json.replacen(&system, &format!("\"system\":\"\\u0000{}", std::env::consts::ARCH), 1),
-        &["system contains a NUL"],
-    );
+    refused(&bare.replacen(&system, &system.replace(":\"", ":\"\\u0000"), 1), &["system contains a NUL byte"]);
 }
 
 /// Attack: DRV-6 (depth, UTF-8, numbers). Layer: JSON reader.
