@@ -125,19 +125,17 @@ pub(crate) fn failed(action: &'static str, path: PathBuf, source: rusqlite::Erro
 /// Whether an answer means that the file does not hold what Nix and we write.
 fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::Error;
-    match error {
-        Error::SqliteFailure(failure, _) => {
-            matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::TooBig)
-        }
-        // A value of another type, or text that is none.
-        error => matches!(
-            error,
-            Error::FromSqlConversionFailure(..)
-                | Error::IntegralValueOutOfRange(..)
-                | Error::InvalidColumnType(..)
-                | Error::Utf8Error(..)
-        ),
+    if let Error::SqliteFailure(failure, _) = error {
+        return matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::TooBig);
     }
+    // A value of another type, or text that is none.
+    matches!(
+        error,
+        Error::FromSqlConversionFailure(..)
+            | Error::IntegralValueOutOfRange(..)
+            | Error::InvalidColumnType(..)
+            | Error::Utf8Error(..)
+    )
 }
 
 /// SQLite opens whatever has the name, and would wait for ever at a pipe.
