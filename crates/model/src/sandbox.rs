@@ -34,6 +34,36 @@ pub struct SandboxPlan {
     /// How connections out of the network namespace are caught; needs `Network` among the namespaces. Without it there is nothing
     /// but `lo`.
     pub door: Option<Door>,
+    /// What the person let this build do that others may not.
+    #[serde(default)]
+    pub allowed: BTreeSet<Weakening>,
+}
+
+/// A protection that is off because the person who started the build asked for it. Nothing in a derivation can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weakening {
+    /// `--allow-nested-namespaces`: the builder may make namespaces, and mounts in them.
+    NestedNamespaces,
+    /// `--allow-socketcall`: 32-bit programs may ask for sockets of any family.
+    Socketcall,
+}
+
+impl Weakening {
+    /// Every one.
+    pub const ALL: [Weakening; 2] = [Weakening::NestedNamespaces, Weakening::Socketcall];
+
+    /// What it means, for `explain`.
+    pub fn why(self) -> &'static str {
+        match self {
+            Weakening::NestedNamespaces => {
+                "the builder may make namespaces and mounts, and so reach more of the kernel (--allow-nested-namespaces)"
+            }
+            Weakening::Socketcall => {
+                "32-bit programs may ask for sockets of any family, vsock too (--allow-socketcall)"
+            }
+        }
+    }
 }
 
 /// Every address is local in the builder's network namespace, and whoever connects to one reaches sockets that are handed to the
@@ -227,6 +257,23 @@ pub struct Limits {
     pub silence_seconds: Option<u64>,
     /// Bytes of log until the build is killed.
     pub log_bytes: Option<u64>,
+    /// Memory of all processes together, and of the tmpfs in the root.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads at one time.
+    pub processes: Option<u64>,
+    /// Directories of the host's whose contents are measured while the build runs.
+    pub scratch: Vec<ByteString>,
+    /// Bytes on disk of all that is in them.
+    pub scratch_bytes: Option<u64>,
+    /// Files and directories in them.
+    pub scratch_files: Option<u64>,
+    /// A control group, by its directory, in which the build gets one of its own; memory and processes are then limited by it.
+    /// Where it cannot be had after all, they are watched, and the report says so.
+    pub control_group: Option<ByteString>,
+    /// Settings of the user namespace, by their file below `/proc/sys`; never raised.
+    pub settings: Vec<(String, u64)>,
+    /// How much rather than others the build is killed when the machine has no memory left (`oom_score_adj`).
+    pub oom_score: u16,
     /// setrlimit(2), in this order.
     pub resources: Vec<ResourceLimit>,
 }
@@ -254,6 +301,8 @@ pub enum Resource {
     Processes,
     FileSize,
     Data,
+    LockedMemory,
+    MessageQueues,
 }
 
 /// A seccomp filter: the first rule that matches answers, else the default.
@@ -277,8 +326,24 @@ pub struct SeccompRule {
     pub when: Vec<ArgumentTest>,
     /// The answer.
     pub action: SeccompAction,
+    /// What turns the answer into permission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifted_by: Option<Weakening>,
     /// Why this rule exists.
     pub why: String,
+}
+
+impl SeccompPolicy {
+    /// The policy when these are allowed: their rules let pass what they would have refused.
+    pub fn lifted(&self, allowed: &BTreeSet<Weakening>) -> SeccompPolicy {
+        let mut policy = self.clone();
+        for rule in &mut policy.rules {
+            if rule.lifted_by.is_some_and(|weakening| allowed.contains(&weakening)) {
+                rule.action = SeccompAction::Allow;
+            }
+        }
+        policy
+    }
 }
 
 /// A test of one argument's low 32 bits. The high half is not looked at, as the kernel does not look at it for `int`

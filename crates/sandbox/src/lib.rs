@@ -17,6 +17,7 @@
 //! the root, gives everything up, and executes the builder (`enter`). Each dies with the one before it.
 #![deny(unsafe_code)]
 
+mod control_group;
 mod enter;
 mod error;
 mod helper;
@@ -25,14 +26,25 @@ mod pump;
 mod remedy;
 mod report;
 mod seccomp;
+mod steps;
 mod sys;
 mod terminal;
 mod wire;
+mod writers;
 
 pub use error::SandboxError;
-pub use launch::{Canceller, Helper, InternalProgram, Sandbox, dispatch_helper, dispatch_helper_with};
-pub use report::{BuilderExit, BuilderReport, Enforced, SessionKeyring};
+pub use launch::{
+    Canceller, Helper, InternalProgram, Sandbox, dispatch_helper, dispatch_helper_with, dispatch_helper_without,
+};
+pub use report::{BuilderExit, BuilderReport, Enforced, GroupReport, Landlock, LandlockScope, SessionKeyring, Used};
+pub use steps::SetupStep;
 pub use wire::DoorSocket;
+pub use writers::{Writers, hold_off_writers};
+
+/// The version of Landlock in this kernel; 0 for none.
+pub fn landlock_abi() -> u32 {
+    sys::landlock_abi()
+}
 
 /// Ends a process of ours that is not the caller's.
 #[expect(clippy::exit, reason = "the helper and its children must not return into the program they were started from")]

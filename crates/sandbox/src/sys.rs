@@ -88,13 +88,13 @@ pub(crate) fn join_new_session_keyring() -> io::Result<()> {
     check(result)
 }
 
-/// Asks for the number of the session keyring without creating one; answers whether keyrings can be reached at all.
-pub(crate) fn find_session_keyring() -> io::Result<()> {
+/// The number of the session keyring, without creating one; fails where keyrings cannot be reached at all.
+pub(crate) fn session_keyring() -> io::Result<i64> {
     let create = 0_i32;
     // SAFETY: integer arguments only.
     let result =
         unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_GET_KEYRING_ID, libc::KEY_SPEC_SESSION_KEYRING, create) };
-    check(result)
+    check(result).map(|()| result)
 }
 
 /// Sets the NIS domain name of uname(2).
@@ -134,6 +134,100 @@ pub(crate) fn install_seccomp_filter(program: &[libc::sock_filter]) -> io::Resul
     let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
     // SAFETY: `program` points at `len` instructions that outlive the call; the kernel copies and checks them.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    check(result)
+}
+
+/// Takes a read lease on a regular file, see fcntl(2) F_SETLEASE. Whoever opens it for writing then waits until the descriptor is
+/// closed, and we hear of it by SIGURG, which nobody minds, in place of SIGIO, which kills.
+pub(crate) fn lease_for_reading(file: impl AsFd) -> io::Result<()> {
+    /// `include/uapi/asm-generic/fcntl.h`, the same on every architecture that we run on; `libc` lacks it.
+    const F_SETSIG: libc::c_int = 10;
+    let number = file.as_fd().as_raw_fd();
+    // SAFETY: two calls with integer arguments that touch no memory; the descriptor is borrowed for both.
+    let result = unsafe {
+        match libc::fcntl(number, F_SETSIG, libc::SIGURG) {
+            -1 => -1,
+            _ => libc::fcntl(number, libc::F_SETLEASE, libc::F_RDLCK),
+        }
+    };
+    check(result.into())
+}
+
+/// Gives the calling thread the ordinary scheduling policy, unless it has a humbler one already (SCHED_BATCH, SCHED_IDLE).
+pub(crate) fn schedule_normally() -> io::Result<()> {
+    // SAFETY: integer arguments only; 0 is the calling thread.
+    let policy = unsafe { libc::sched_getscheduler(0) };
+    check(policy.into())?;
+    if matches!(policy, libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE) {
+        return Ok(());
+    }
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel reads one `sched_param`, which outlives the call.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const parameters) };
+    check(result.into())
+}
+
+/// Takes the calling thread's I/O priority back to what follows from its nice value, see ioprio_set(2).
+pub(crate) fn forget_io_priority() -> io::Result<()> {
+    const WHO_PROCESS: i32 = 1;
+    const CLASS_NONE: i32 = 0;
+    // SAFETY: integer arguments only; 0 is the calling thread.
+    let result = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, CLASS_NONE) };
+    check(result)
+}
+
+/// The execution domain and its flags.
+pub(crate) fn personality() -> io::Result<u32> {
+    // SAFETY: an integer argument only, and this one changes nothing.
+    let result = unsafe { libc::personality(0xFFFF_FFFF) };
+    check(result.into()).map(|()| result as u32)
+}
+
+/// The version of Landlock that this kernel has switched on; 0 for none.
+pub(crate) fn landlock_abi() -> u32 {
+    const VERSION: u32 = 1;
+    // SAFETY: with this flag the attribute must be null and is not read.
+    let result =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0_usize, VERSION) };
+    u32::try_from(result).unwrap_or(0)
+}
+
+/// A Landlock ruleset that judges these accesses to files and closes these scopes.
+pub(crate) fn landlock_ruleset(accesses: u64, scopes: u64) -> io::Result<OwnedFd> {
+    // `struct landlock_ruleset_attr`: accesses to files, to the network (none are judged), scopes. A kernel that knows fewer
+    // fields takes the longer structure as long as the rest is zero.
+    let attributes = [accesses, 0, scopes];
+    let no_flags = 0_u32;
+    // SAFETY: the kernel reads `size` bytes from `attributes`, which is that long and outlives the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, attributes.as_ptr(), size_of_val(&attributes), no_flags)
+    };
+    check(result)?;
+    // SAFETY: the kernel has just made this descriptor for us (it is close-on-exec), and nothing else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as RawFd) })
+}
+
+/// Grants accesses to a file, or to all that is below a directory.
+pub(crate) fn landlock_allow_beneath(ruleset: impl AsFd, place: impl AsFd, accesses: u64) -> io::Result<()> {
+    #[repr(C, packed)]
+    struct PathBeneath {
+        allowed_access: u64,
+        parent: RawFd,
+    }
+    const PATH_BENEATH: i32 = 1;
+    let rule = PathBeneath { allowed_access: accesses, parent: place.as_fd().as_raw_fd() };
+    // SAFETY: `rule` is laid out as `struct landlock_path_beneath_attr`, which is packed, and outlives the call, which reads it;
+    // both descriptors are borrowed for the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_landlock_add_rule, ruleset.as_fd().as_raw_fd(), PATH_BENEATH, &raw const rule, 0_u32)
+    };
+    check(result)
+}
+
+/// Puts this thread under a Landlock ruleset; it must have no_new_privs set.
+pub(crate) fn landlock_restrict(ruleset: impl AsFd) -> io::Result<()> {
+    // SAFETY: a borrowed descriptor and no flags; no memory is read.
+    let result = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_fd().as_raw_fd(), 0_u32) };
     check(result)
 }
 

@@ -44,7 +44,7 @@ mod verify;
 pub use add::{dump, source_path};
 pub use cache::{BinaryCache, CacheConnection, CacheError, CacheLocation, CacheWriter, Compression, Written};
 pub use collect::{Collected, CollectionEvent, Garbage, Survey};
-pub use directory::random_seed;
+pub use directory::{random_name, random_seed};
 pub use error::{ImportProblem, StoreError, chain};
 pub use find_roots::{Root, RootHolder};
 pub use git::object_id as git_object_id;

@@ -2,22 +2,26 @@
 
 mod check;
 mod inside;
+mod landlock;
 mod limits;
 mod mounts;
+mod namespace_limits;
 mod privileges;
 mod root;
 
 use crate::{
     InternalProgram,
-    helper::{NamespaceIds, Sources, raise_loopback},
-    report::{Enforced, SessionKeyring},
+    helper::{NamespaceIds, Sources, new_cgroup_namespace, raise_loopback},
+    report::{Enforced, Landlock, SessionKeyring},
+    steps::{LeftOut, SetupStep},
     sys,
     wire::{BuilderWord, Doing, Failure, send},
 };
 use fodder_model::{
     bytes::ByteString,
-    sandbox::{HostName, Namespace, Process, Program, SandboxPlan},
+    sandbox::{HostName, Namespace, Process, Program, SandboxPlan, Weakening},
 };
+use namespace_limits::NamespaceLimits;
 use nix::{
     errno::Errno,
     libc::sock_filter,
@@ -30,6 +34,7 @@ use nix::{
     unistd::{chdir, execve, sethostname, setsid, write},
 };
 use std::{
+    collections::BTreeSet,
     ffi::CString,
     os::fd::{AsFd, OwnedFd},
 };
@@ -54,8 +59,14 @@ pub(crate) struct Entry<'plan> {
     pub(crate) open_files: (u64, u64),
     /// As left by the helper.
     pub(crate) session_keyring: SessionKeyring,
+    /// The runner's, where keyrings can be asked for.
+    pub(crate) outer_keyring: Option<i64>,
     /// Whether setgroups(2) was allowed.
     pub(crate) supplementary_groups_dropped: bool,
+    /// `cgroup.procs` of the build's own control group, if there is one.
+    pub(crate) control_group: Option<OwnedFd>,
+    /// By tests.
+    pub(crate) left_out: LeftOut<'plan>,
 }
 
 /// Sets everything up and executes the builder, or tells the helper why not.
@@ -125,14 +136,34 @@ fn set_up(entry: Entry<'_>) -> Result<Start<'_>, Failure> {
         outer_namespaces,
         open_files,
         session_keyring,
+        outer_keyring,
         supplementary_groups_dropped,
+        control_group,
+        left_out,
     } = entry;
-    let SandboxPlan { namespaces, identity, host_name, root_mount_point: _, root, process, limits, seccomp: _, door } =
-        plan;
+    let SandboxPlan {
+        namespaces,
+        identity,
+        host_name,
+        root_mount_point: _,
+        root,
+        process,
+        limits,
+        seccomp: _,
+        door,
+        allowed,
+    } = plan;
     let start = Start::prepare(process, internal_programs)?;
 
-    die_with_the_helper(&helper)?;
-    setsid().doing("starting a session")?;
+    left_out.step(SetupStep::DieWithHelper, || die_with_the_helper(&helper))?;
+    if let Some(processes) = control_group {
+        limits::enter_control_group(processes)?;
+    }
+    // After the group was entered, so that it is the top of what the builder sees.
+    if namespaces.contains(&Namespace::Cgroup) {
+        left_out.step(SetupStep::CgroupNamespace, new_cgroup_namespace)?;
+    }
+    left_out.step(SetupStep::NewSession, || setsid().map(drop).doing("starting a session"))?;
     // With a door the helper has done it already.
     if namespaces.contains(&Namespace::Network) && door.is_none() {
         raise_loopback()?;
@@ -141,21 +172,37 @@ fn set_up(entry: Entry<'_>) -> Result<Start<'_>, Failure> {
         set_host_name(host_name)?;
     }
     let examiner = check::Examiner::open()?;
-    root::build(root, sources)?;
-    root::pivot()?;
+    let namespace_limits = NamespaceLimits::open();
+    root::build(root, sources, left_out)?;
+    // Where no procfs can be made the root's own step is the one to speak of: it has a remedy.
+    let namespace_limits = namespace_limits?;
+    root::pivot(left_out)?;
+    left_out.step(SetupStep::NamespaceLimits, || namespace_limits.apply(allowed))?;
+    drop(namespace_limits);
 
-    limits::apply(limits, open_files)?;
-    set_personality(process)?;
-    chdir(process.working_directory.as_path()).doing(format!("entering {}", process.working_directory))?;
-    umask(Mode::from_bits_truncate(process.umask));
-    sys::close_range(3, false).doing("closing descriptors on execve")?;
+    left_out.step(SetupStep::ResourceLimits, || limits::apply(limits, open_files))?;
+    left_out.step(SetupStep::Personality, || set_personality(process))?;
+    left_out.step(SetupStep::WorkingDirectory, || {
+        chdir(process.working_directory.as_path()).doing(format!("entering {}", process.working_directory))
+    })?;
+    left_out.step(SetupStep::Umask, || {
+        umask(Mode::from_bits_truncate(process.umask));
+        Ok(())
+    })?;
+    left_out.step(SetupStep::CloseOnExec, || sys::close_range(3, false).doing("closing descriptors on execve"))?;
 
-    privileges::drop_capabilities()?;
-    prctl::set_no_new_privs().doing("setting no_new_privs")?;
-    let new_namespaces = examiner.examine(namespaces, identity, &outer_namespaces)?;
+    privileges::drop_capabilities(left_out)?;
+    left_out.step(SetupStep::NoNewPrivileges, || prctl::set_no_new_privs().doing("setting no_new_privs"))?;
+    let new_namespaces =
+        examiner.examine(plan, &outer_namespaces, outer_keyring, supplementary_groups_dropped, left_out)?;
+    let landlock = match left_out.keeps(SetupStep::Landlock) {
+        true => landlock::restrict(root, allowed)?,
+        false => Landlock { abi: 0, writes_judged: false, scopes: BTreeSet::new() },
+    };
     if let Some(filter) = filter {
-        sys::install_seccomp_filter(filter).doing("installing the seccomp filter")?;
-        examiner.examine_seccomp()?;
+        left_out
+            .step(SetupStep::Seccomp, || sys::install_seccomp_filter(filter).doing("installing the seccomp filter"))?;
+        left_out.step(SetupStep::SelfCheck, || examiner.examine_seccomp())?;
     }
     let enforced = Enforced {
         namespaces: new_namespaces,
@@ -166,6 +213,9 @@ fn set_up(entry: Entry<'_>) -> Result<Start<'_>, Failure> {
         no_new_privileges: true,
         seccomp_instructions: filter.map(<[sock_filter]>::len),
         session_keyring,
+        no_new_namespaces: !allowed.contains(&Weakening::NestedNamespaces),
+        landlock,
+        allowed: allowed.clone(),
     };
     send(&channel, &BuilderWord::Ready(enforced), None).doing("telling the helper")?;
     Ok(start)
@@ -194,9 +244,12 @@ const PER_LINUX: u32 = 0;
 const PER_LINUX32: u32 = 8;
 
 fn set_personality(process: &Process) -> Result<(), Failure> {
+    sys::set_personality(personality(process)).doing("setting the personality")
+}
+
+fn personality(process: &Process) -> u32 {
     let domain = if process.linux32 { PER_LINUX32 } else { PER_LINUX };
-    let flags = if process.fixed_addresses { libc::ADDR_NO_RANDOMIZE as u32 } else { 0 };
-    sys::set_personality(domain | flags).doing("setting the personality")
+    domain | if process.fixed_addresses { libc::ADDR_NO_RANDOMIZE as u32 } else { 0 }
 }
 
 /// The arguments of execve(2).

@@ -1,7 +1,10 @@
 //! Mounts as descriptors: made detached, given their attributes, and only then attached, so that no mount is ever
 //! visible with fewer restrictions than it is to have. Needs Linux 5.12 (mount_setattr(2)).
 
-use crate::sys;
+use crate::{
+    steps::{LeftOut, SetupStep},
+    sys,
+};
 use fodder_model::sandbox::{Access, BindKind};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
@@ -25,7 +28,7 @@ pub(super) fn storage_attributes() -> MountAttrFlags {
 }
 
 /// A detached copy of the mount at `source`, restricted as asked.
-pub(super) fn copy(source: &OwnedFd, kind: BindKind, access: Access) -> io::Result<OwnedFd> {
+pub(super) fn copy(source: &OwnedFd, kind: BindKind, access: Access, left_out: LeftOut<'_>) -> io::Result<OwnedFd> {
     let recursive = match kind {
         // Not optional: the kernel refuses a copy that would uncover what an inherited mount covers
         // (has_locked_children in fs/namespace.c).
@@ -37,12 +40,16 @@ pub(super) fn copy(source: &OwnedFd, kind: BindKind, access: Access) -> io::Resu
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     let tree = open_tree(source, "", flags)?;
-    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
-    attributes |= match kind {
-        BindKind::Directory | BindKind::File => MountAttrFlags::MOUNT_ATTR_NODEV,
-        BindKind::Device => MountAttrFlags::MOUNT_ATTR_NOEXEC,
-    };
+    let mut attributes = MountAttrFlags::empty();
+    if left_out.keeps(SetupStep::MountAttributes) {
+        attributes |= MountAttrFlags::MOUNT_ATTR_NOSUID;
+        attributes |= match kind {
+            BindKind::Directory | BindKind::File => MountAttrFlags::MOUNT_ATTR_NODEV,
+            BindKind::Device => MountAttrFlags::MOUNT_ATTR_NOEXEC,
+        };
+    }
     match access {
+        Access::ReadOnly if !left_out.keeps(SetupStep::ReadOnlyMounts) => {}
         Access::ReadOnly => attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY,
         Access::ReadWrite => {}
     }

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     helper::Sources,
+    steps::{LeftOut, SetupStep},
     wire::{Doing, Failure, errno_of},
 };
 use fodder_model::sandbox::{BindKind, RootStep};
@@ -28,7 +29,7 @@ const ROOT_BYTES_TO_SPARE: usize = 4 << 20;
 const MOUNT_POINT_MODE: u32 = 0o755;
 
 /// Builds the root on a fresh tmpfs and makes it the working directory. Must run with umask 0.
-pub(super) fn build(steps: &[RootStep], sources: Sources) -> Result<(), Failure> {
+pub(super) fn build(steps: &[RootStep], sources: Sources, left_out: LeftOut<'_>) -> Result<(), Failure> {
     let Sources { root_mount_point, mut binds } = sources;
     let size = root_size_bytes(steps).to_string();
     let options = [("mode", "0755"), ("size", &size)];
@@ -36,7 +37,7 @@ pub(super) fn build(steps: &[RootStep], sources: Sources) -> Result<(), Failure>
     attach(&root, &root_mount_point).doing("mounting the root")?;
 
     let mut builder =
-        Builder { own_devices: vec![device_of(&root).doing("examining the root")?], inside: Inside { root } };
+        Builder { own_devices: vec![device_of(&root).doing("examining the root")?], inside: Inside { root }, left_out };
     for (index, step) in steps.iter().enumerate() {
         builder.carry_out(step, binds.remove(&index)).map_err(|(doing, error)| Failure::Step {
             index,
@@ -48,10 +49,11 @@ pub(super) fn build(steps: &[RootStep], sources: Sources) -> Result<(), Failure>
 }
 
 /// Makes the working directory the root and lets the old one go.
-pub(super) fn pivot() -> Result<(), Failure> {
+pub(super) fn pivot(left_out: LeftOut<'_>) -> Result<(), Failure> {
     // The old root lands on top of the new one, from where it is taken away at once: pivot_root(2), "pivot_root(".", ".")".
     pivot_root(".", ".").doing("exchanging the root")?;
-    umount2(".", MntFlags::MNT_DETACH).doing("letting go of the host's root")?;
+    left_out
+        .step(SetupStep::DetachOldRoot, || umount2(".", MntFlags::MNT_DETACH).doing("letting go of the host's root"))?;
     chdir("/").doing("entering the root")
 }
 
@@ -72,15 +74,16 @@ fn root_size_bytes(steps: &[RootStep]) -> usize {
     ROOT_BYTES_TO_SPARE + steps.iter().map(size).sum::<usize>()
 }
 
-struct Builder {
+struct Builder<'a> {
     inside: Inside,
     /// Device numbers of the file systems made here, as opposed to the host's that are bound.
     own_devices: Vec<u64>,
+    left_out: LeftOut<'a>,
 }
 
 type Outcome = Result<(), (&'static str, io::Error)>;
 
-impl Builder {
+impl Builder<'_> {
     fn carry_out(&mut self, step: &RootStep, source: Option<OwnedFd>) -> Outcome {
         match step {
             RootStep::Directory { path, mode } => self.directory(path, *mode).map_err(because("making it")),
@@ -88,7 +91,7 @@ impl Builder {
             RootStep::Symlink { path, target } => self.symlink(path, target).map_err(because("making it")),
             RootStep::Bind { source: _, target, kind, access } => {
                 let source = source.ok_or(("finding its source", Errno::EBADF.into()))?;
-                let mount = copy(&source, *kind, *access).map_err(because("copying its mount"))?;
+                let mount = copy(&source, *kind, *access, self.left_out).map_err(because("copying its mount"))?;
                 self.attach_at(target, mount, *kind)
             }
             RootStep::Tmpfs { path, mode, size } => {
@@ -111,6 +114,7 @@ impl Builder {
                 self.attach_at(path, mount, BindKind::Directory)
             }
             RootStep::Mode { path, mode } => self.mode(path, *mode).map_err(because("changing it")),
+            RootStep::ReadOnly { path: _ } if !self.left_out.keeps(SetupStep::ReadOnlyMounts) => Ok(()),
             RootStep::ReadOnly { path } => {
                 let mount = self.inside.open(path, OFlags::PATH).map_err(because("opening it"))?;
                 make_read_only(&mount).map_err(because("changing its mount"))

@@ -1,10 +1,12 @@
 //! Forgetting the host: everything that execve(2) hands down without being asked. Each line is a leak that was seen in
 //! some build sandbox (shared/reference/security.md, table 2a).
 
+use super::scheduling;
 use crate::{
     report::SessionKeyring,
+    steps::{LeftOut, SetupStep},
     sys,
-    wire::{Doing, Failure, OPEN_FILES_VARIABLE},
+    wire::{CONTROL_GROUP_VARIABLE, Doing, Failure, OPEN_FILES_VARIABLE},
 };
 use nix::{
     errno::Errno,
@@ -35,13 +37,13 @@ pub(super) fn take_report_socket() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-pub(super) fn forget_the_host() -> Result<(), Failure> {
-    for number in SIGNALS {
-        if number != libc::SIGKILL && number != libc::SIGSTOP {
-            sys::reset_signal(number).doing("resetting signals")?;
-        }
-    }
-    SigSet::empty().thread_set_mask().doing("unblocking signals")?;
+pub(super) fn forget_the_host(left_out: LeftOut<'_>) -> Result<(), Failure> {
+    left_out.step(SetupStep::ResetSignals, || {
+        let mut resettable = SIGNALS.filter(|number| ![libc::SIGKILL, libc::SIGSTOP].contains(number));
+        resettable.try_for_each(sys::reset_signal).doing("resetting signals")
+    })?;
+    left_out.step(SetupStep::UnblockSignals, || SigSet::empty().thread_set_mask().doing("unblocking signals"))?;
+    left_out.step(SetupStep::ResetScheduling, scheduling::reset)?;
     umask(Mode::empty());
     // A leader already only when started by hand from a job-control shell.
     if let Err(errno) = setsid()
@@ -69,9 +71,7 @@ pub(super) fn leave_session_keyring() -> Result<SessionKeyring, Failure> {
         Ok(()) => Ok(SessionKeyring::New),
         // A filter that refuses keyctl(2) to us refuses it to the builder too, since filters are inherited; but only if
         // it refuses to look for a keyring as well.
-        Err(refused)
-            if sys::find_session_keyring().is_err_and(|error| error.raw_os_error() == refused.raw_os_error()) =>
-        {
+        Err(refused) if sys::session_keyring().is_err_and(|error| error.raw_os_error() == refused.raw_os_error()) => {
             Ok(SessionKeyring::Unreachable)
         }
         Err(error) => Err(error).doing("leaving the session keyring"),
@@ -86,4 +86,13 @@ pub(super) fn raise_open_files() -> Result<(u64, u64), Failure> {
     // The runner may have raised its own since.
     let asked = std::env::var(OPEN_FILES_VARIABLE).ok().and_then(|text| text.parse().ok());
     Ok((asked.unwrap_or(soft).min(hard), hard))
+}
+
+/// The way into the control group that the runner made for this build. Opened with the runner's own rights, which are what the
+/// kernel asks for when it is used (since Linux 5.16).
+pub(super) fn open_control_group() -> Result<Option<OwnedFd>, Failure> {
+    let Some(directory) = std::env::var_os(CONTROL_GROUP_VARIABLE) else { return Ok(None) };
+    let file = std::path::Path::new(&directory).join("cgroup.procs");
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    open(&file, flags, Mode::empty()).doing(format!("opening {}", file.display())).map(Some)
 }

@@ -1,6 +1,7 @@
 //! Who the builder is: the user namespace, its id maps, and becoming the ids inside.
 
 use crate::{
+    steps::{LeftOut, SetupStep},
     sys::fork_single_threaded,
     wire::{Doing, Failure, errno_of},
 };
@@ -25,7 +26,7 @@ use std::{
 /// The ids are written by whoever may: by this process when they are its own, else by a child that stays behind in the
 /// parent namespace, where root's capabilities are (user_namespaces(7), "Defining user and group ID mappings").
 /// Returns whether supplementary groups are gone; an ordinary user cannot drop them.
-pub(super) fn enter_user_namespace(identity: &Identity) -> Result<bool, Failure> {
+pub(super) fn enter_user_namespace(identity: &Identity, left_out: LeftOut<'_>) -> Result<bool, Failure> {
     let Identity { inside_uid, inside_gid, outside_uid, outside_gid } = *identity;
     let own_ids = geteuid().as_raw() == outside_uid && getegid().as_raw() == outside_gid;
     let process = open("/proc/self", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
@@ -38,7 +39,7 @@ pub(super) fn enter_user_namespace(identity: &Identity) -> Result<bool, Failure>
         ("gid_map", format!("{inside_gid} {outside_gid} 1")),
     ];
     // Now or never: from the third line on it is refused.
-    let groups_dropped = match setgroups(&[]) {
+    let groups_dropped = match if left_out.keeps(SetupStep::DropGroups) { setgroups(&[]) } else { Ok(()) } {
         Ok(()) => true,
         Err(Errno::EPERM) => false,
         Err(errno) => return Err(errno).doing("dropping supplementary groups"),
@@ -115,11 +116,16 @@ impl Writer {
 
 /// Becomes the inside ids, keeping the capabilities in the new namespace: none of the ids is that namespace's 0, so the
 /// rule that takes capabilities from a root that stops being root (capabilities(7)) does not apply.
-pub(super) fn become_inside_ids(identity: &Identity) -> Result<(), Failure> {
-    let (uid, gid) = (Uid::from_raw(identity.inside_uid), Gid::from_raw(identity.inside_gid));
-    setresgid(gid, gid, gid).doing("becoming the group inside")?;
-    setresuid(uid, uid, uid).doing("becoming the user inside")?;
+pub(super) fn become_inside_ids(identity: &Identity, left_out: LeftOut<'_>) -> Result<(), Failure> {
+    left_out.step(SetupStep::InsideIds, || {
+        let (uid, gid) = (Uid::from_raw(identity.inside_uid), Gid::from_raw(identity.inside_gid));
+        setresgid(gid, gid, gid).doing("becoming the group inside")?;
+        setresuid(uid, uid, uid).doing("becoming the user inside")
+    })?;
     // From here on nobody of the same uid on the host can trace this process or open its /proc files. It had to be
     // dumpable before: a process that is not cannot write its own maps.
-    prctl::set_dumpable(false).doing("becoming non-dumpable")
+    match left_out.keeps(SetupStep::NonDumpable) {
+        true => prctl::set_dumpable(false).doing("becoming non-dumpable"),
+        false => prctl::set_dumpable(true).doing("becoming dumpable"),
+    }
 }

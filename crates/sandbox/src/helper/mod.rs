@@ -7,18 +7,25 @@ mod identity;
 mod namespaces;
 mod netlink;
 mod redirect;
+mod scheduling;
+mod scratch;
+mod settings;
 mod sources;
 mod watch;
+mod watchdog;
 
 pub(crate) use door::raise_loopback;
-pub(crate) use namespaces::NamespaceIds;
+pub(crate) use namespaces::{NamespaceIds, new_cgroup_namespace};
+pub(crate) use scheduling::TIMER_SLACK;
 pub(crate) use sources::Sources;
 
 use crate::{
     InternalProgram,
     enter::{self, Entry},
+    report::SessionKeyring,
     seccomp,
-    sys::fork_single_threaded,
+    steps::{LeftOut, SetupStep},
+    sys::{self, fork_single_threaded},
     wire::{Doing, Failure, HelperWord, send, socket_pair},
 };
 use fodder_model::sandbox::{Namespace, SandboxPlan};
@@ -31,14 +38,14 @@ use rustix::process::{Pid as PidNumber, PidfdFlags, pidfd_open};
 use std::{io::Read, os::fd::OwnedFd};
 
 /// Runs the helper to its end and tells the runner about it. Returns when there is nothing left to say.
-pub(crate) fn run(internal_programs: &[InternalProgram]) {
+pub(crate) fn run(internal_programs: &[InternalProgram], left_out: LeftOut<'_>) {
     // Before anything is opened; what went wrong with it is told once there is somebody to tell.
-    let closed = forget::close_inherited();
+    let closed = left_out.step(SetupStep::CloseInherited, forget::close_inherited);
     let Ok(runner) = forget::take_report_socket() else {
         // Standard output cannot be duplicated, so somebody started this by hand. There is nobody to tell.
         return;
     };
-    let last_word = match closed.and_then(|()| carry_out(&runner, internal_programs)) {
+    let last_word = match closed.and_then(|()| carry_out(&runner, internal_programs, left_out)) {
         Ok(finished) => finished,
         Err(failure) => HelperWord::Failed(failure),
     };
@@ -46,28 +53,44 @@ pub(crate) fn run(internal_programs: &[InternalProgram]) {
     let _ = send(&runner, &last_word, None);
 }
 
-fn carry_out(runner: &OwnedFd, internal_programs: &[InternalProgram]) -> Result<HelperWord, Failure> {
-    forget::forget_the_host()?;
+fn carry_out(
+    runner: &OwnedFd,
+    internal_programs: &[InternalProgram],
+    left_out: LeftOut<'_>,
+) -> Result<HelperWord, Failure> {
+    forget::forget_the_host(left_out)?;
     let plan = read_plan()?;
     check_namespaces(&plan)?;
     let filter = seccomp::compile(&plan.seccomp, seccomp::HERE).map_err(|reason| Failure::Plan { reason })?;
-    let session_keyring = forget::leave_session_keyring()?;
+    let outer_keyring = sys::session_keyring().ok();
+    let session_keyring = match left_out.keeps(SetupStep::SessionKeyring) {
+        true => forget::leave_session_keyring()?,
+        false => SessionKeyring::New,
+    };
     let open_files = forget::raise_open_files()?;
+    let control_group = forget::open_control_group()?;
+    let mut oom_score = settings::OomScore::open()?;
 
     let outer_namespaces = NamespaceIds::read()?;
-    let supplementary_groups_dropped = identity::enter_user_namespace(&plan.identity)?;
-    namespaces::unshare_the_rest(&plan.namespaces)?;
+    let supplementary_groups_dropped = identity::enter_user_namespace(&plan.identity, left_out)?;
+    namespaces::unshare_the_rest(&plan.namespaces, left_out)?;
     if let Some(door) = &plan.door {
         for (purpose, socket) in door::open(door)? {
             send(runner, &HelperWord::Door(purpose), Some(&socket)).doing("handing out the door")?;
         }
     }
     let sources = Sources::open(&plan)?;
-    identity::become_inside_ids(&plan.identity)?;
-    die_with_the_runner(runner)?;
+    let scratch = scratch::Scratch::open(&plan.limits)?;
+    identity::become_inside_ids(&plan.identity, left_out)?;
+    let refused_settings = settings::apply(&plan.limits.settings)?;
+    left_out.step(SetupStep::DieWithRunner, || die_with_the_runner(runner))?;
+    if prctl::get_pdeathsig().doing("asking what ties the helper to the runner")? != Some(Signal::SIGKILL) {
+        return Err(Failure::Check { finding: "the helper would outlive the runner".into() });
+    }
 
     let helper = pidfd_open(number_of(Pid::this())?, PidfdFlags::empty()).doing("opening a pidfd of the helper")?;
     let (helper_end, builder_end) = socket_pair().doing("making the private channel")?;
+    oom_score.raise(plan.limits.oom_score)?;
     match fork_single_threaded().doing("forking the builder")? {
         ForkResult::Child => {
             drop(helper_end);
@@ -81,13 +104,18 @@ fn carry_out(runner: &OwnedFd, internal_programs: &[InternalProgram]) -> Result<
                 outer_namespaces,
                 open_files,
                 session_keyring,
+                outer_keyring,
                 supplementary_groups_dropped,
+                control_group,
+                left_out,
             })
         }
         ForkResult::Parent { child } => {
-            drop((builder_end, sources));
+            drop((builder_end, sources, control_group));
+            oom_score.restore()?;
             forget::let_go_of_the_log()?;
-            watch::watch(number_of(child)?, runner, &helper_end, plan.limits.deadline_seconds)
+            let watchdog = watchdog::Watchdog::new(&plan, scratch, refused_settings);
+            watch::watch(number_of(child)?, runner, &helper_end, plan.limits.deadline_seconds, watchdog)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a policy says about each call, before any instruction is thought of.
 
-use super::{Interface, calls};
+use super::calls;
 use fodder_model::sandbox::{ArgumentTest, SeccompAction, SeccompPolicy, SeccompRule};
 use std::collections::BTreeMap;
 
@@ -53,7 +53,7 @@ impl From<SeccompAction> for Answer {
 pub(super) fn check(policy: &SeccompPolicy) -> Result<(), String> {
     let SeccompPolicy { default, rules } = policy;
     check_action(*default)?;
-    for SeccompRule { calls, when, action, why } in rules {
+    for SeccompRule { calls, when, action, lifted_by: _, why } in rules {
         check_action(*action)?;
         if let Some(unknown) = calls.iter().find(|name| !calls::is_known(name)) {
             return Err(format!("no architecture has a system call '{unknown}' (in the seccomp rule: {why})"));
@@ -73,14 +73,11 @@ fn check_action(action: SeccompAction) -> Result<(), String> {
 }
 
 /// The decision for every call of the interface that some rule names, by number.
-pub(super) fn table<'policy>(
-    policy: &'policy SeccompPolicy,
-    interface: &Interface,
-) -> BTreeMap<u32, Decision<'policy>> {
+pub(super) fn table(policy: &SeccompPolicy, column: calls::Column) -> BTreeMap<u32, Decision<'_>> {
     let SeccompPolicy { default, rules } = policy;
     let mut table = BTreeMap::new();
     for name in rules.iter().flat_map(|rule| &rule.calls) {
-        for number in interface.columns.iter().filter_map(|column| calls::number(name, *column)) {
+        if let Some(number) = calls::number(name, column) {
             // Two names of one call would have to be decided together; the table has none.
             table.entry(number).or_insert_with(|| decide(rules, name, *default));
         }
@@ -90,7 +87,7 @@ pub(super) fn table<'policy>(
 
 fn decide<'policy>(rules: &'policy [SeccompRule], name: &str, default: SeccompAction) -> Decision<'policy> {
     let mut lines = Vec::new();
-    for SeccompRule { calls, when, action, why: _ } in rules {
+    for SeccompRule { calls, when, action, lifted_by: _, why: _ } in rules {
         if !calls.iter().any(|call| call == name) {
             continue;
         }

@@ -16,29 +16,41 @@ const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 const ARGUMENT_BYTES: u32 = 8;
 
-/// One program for several interfaces, each with the decisions about its calls. A call of an interface that is not among
-/// them kills the process: its arguments could not be judged.
-pub(super) fn program(
-    interfaces: &[(u32, BTreeMap<u32, Decision<'_>>)],
-    default: SeccompAction,
-) -> Result<Vec<sock_filter>, String> {
+/// One interface with the decisions about its calls.
+pub(super) struct Section<'policy> {
+    pub(super) audit: u32,
+    /// Numbers from here on are answered with ENOSYS.
+    pub(super) absent_from: Option<u32>,
+    pub(super) table: BTreeMap<u32, Decision<'policy>>,
+}
+
+/// One program for several interfaces. A call of an interface that is not among them kills the process: its arguments could
+/// not be judged.
+pub(super) fn program(interfaces: &[Section<'_>], default: SeccompAction) -> Result<Vec<sock_filter>, String> {
+    const ABSENT: Answer = Answer(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
     let default = Decision { lines: Vec::new(), otherwise: default.into() };
     let mut emitter = Emitter::default();
     let mut blocks = BTreeMap::new();
 
     emitter.load(ARCHITECTURE);
-    let sections: Vec<(Label, &BTreeMap<u32, Decision<'_>>)> = interfaces
+    let sections: Vec<(Label, &Section<'_>)> = interfaces
         .iter()
-        .map(|(audit, table)| {
-            let section = emitter.new_label();
-            emitter.jump_if(BPF_JEQ, *audit, section);
-            (section, table)
+        .map(|section| {
+            let label = emitter.new_label();
+            emitter.jump_if(BPF_JEQ, section.audit, label);
+            (label, section)
         })
         .collect();
     emitter.answer(Answer(libc::SECCOMP_RET_KILL_PROCESS));
-    for (section, table) in sections {
-        emitter.place(section);
+    for (label, Section { audit: _, absent_from, table }) in sections {
+        emitter.place(label);
         emitter.load(NUMBER);
+        if let Some(first) = absent_from {
+            let present = emitter.new_label();
+            emitter.jump_unless(BPF_JGE, *first, present);
+            emitter.answer(ABSENT);
+            emitter.place(present);
+        }
         bisect(&mut emitter, &ranges(table, &default), &mut blocks);
     }
     for (decision, block) in blocks {
@@ -166,6 +178,11 @@ impl Emitter {
 
     fn jump_if(&mut self, comparison: u32, with: u32, label: Label) {
         self.plain(BPF_JMP | comparison | BPF_K, 0, 1, with);
+        self.jump(label);
+    }
+
+    fn jump_unless(&mut self, comparison: u32, with: u32, label: Label) {
+        self.plain(BPF_JMP | comparison | BPF_K, 1, 0, with);
         self.jump(label);
     }
 

@@ -15,7 +15,7 @@ use libc::sock_filter;
 /// A family of system call interfaces that one kernel answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Machine {
-    /// x86-64, with x32 and i386.
+    /// x86-64, with i386; x32 is answered with ENOSYS.
     X86,
     /// aarch64, with 32-bit ARM.
     Arm,
@@ -34,24 +34,34 @@ pub(crate) fn compile(policy: &SeccompPolicy, machine: Machine) -> Result<Option
         return Ok(None);
     }
     decide::check(policy)?;
-    let interfaces = machine.interfaces().iter().map(|interface| (interface.audit, decide::table(policy, interface)));
-    emit::program(&interfaces.collect::<Vec<_>>(), *default).map(Some)
+    let sections = machine.interfaces().iter().map(|interface| emit::Section {
+        audit: interface.audit,
+        absent_from: interface.absent_from,
+        table: decide::table(policy, interface.column),
+    });
+    emit::program(&sections.collect::<Vec<_>>(), *default).map(Some)
 }
 
-/// One value of `seccomp_data.arch`, with the columns of the table whose calls it has.
-pub(crate) struct Interface {
+/// One value of `seccomp_data.arch`, with the column of the table whose calls it has.
+struct Interface {
     audit: u32,
-    columns: &'static [calls::Column],
+    /// From this number on there are no calls, whatever the policy says.
+    absent_from: Option<u32>,
+    column: calls::Column,
 }
+
+/// __X32_SYSCALL_BIT: the calls of x32 have the architecture of x86-64 and numbers of their own, a second way to each call that
+/// every rule would have to think of. Hardly a kernel has them, and nothing is built for them.
+const X32_BIT: u32 = 0x4000_0000;
 
 impl Machine {
     fn interfaces(self) -> &'static [Interface] {
         // AUDIT_ARCH_* of linux/audit.h: the ELF machine, with __AUDIT_ARCH_64BIT and __AUDIT_ARCH_LE.
         const X86_64: Interface =
-            Interface { audit: 0xC000_003E, columns: &[calls::Column::X86_64, calls::Column::X32] };
-        const I386: Interface = Interface { audit: 0x4000_0003, columns: &[calls::Column::I386] };
-        const AARCH64: Interface = Interface { audit: 0xC000_00B7, columns: &[calls::Column::Aarch64] };
-        const ARM: Interface = Interface { audit: 0x4000_0028, columns: &[calls::Column::Arm] };
+            Interface { audit: 0xC000_003E, absent_from: Some(X32_BIT), column: calls::Column::X86_64 };
+        const I386: Interface = Interface { audit: 0x4000_0003, absent_from: None, column: calls::Column::I386 };
+        const AARCH64: Interface = Interface { audit: 0xC000_00B7, absent_from: None, column: calls::Column::Aarch64 };
+        const ARM: Interface = Interface { audit: 0x4000_0028, absent_from: None, column: calls::Column::Arm };
         match self {
             Machine::X86 => &[X86_64, I386],
             Machine::Arm => &[AARCH64, ARM],
@@ -59,5 +69,7 @@ impl Machine {
     }
 }
 
+#[cfg(test)]
+mod shipped;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 
 fn rule(calls: &[&str], when: Vec<ArgumentTest>, action: SeccompAction) -> SeccompRule {
     let calls = calls.iter().map(|name| (*name).to_owned()).collect();
-    SeccompRule { calls, when, action, why: "a test".into() }
+    SeccompRule { calls, when, action, lifted_by: None, why: "a test".into() }
 }
 
 fn set_id(argument: u8) -> Vec<ArgumentTest> {
@@ -48,7 +48,6 @@ fn set_id_is_refused_under_every_interface_of_the_machine() {
     let policy = set_id_policy();
     for (machine, architecture, column) in [
         (Machine::X86, X86_64, Column::X86_64),
-        (Machine::X86, X86_64, Column::X32),
         (Machine::X86, I386, Column::I386),
         (Machine::Arm, AARCH64, Column::Aarch64),
         (Machine::Arm, ARM, Column::Arm),
@@ -72,6 +71,15 @@ fn an_unknown_interface_is_killed_whatever_the_default() {
         assert_eq!(answer(&set_id_policy(), Machine::X86, architecture, 0, [0; 6]), KILL);
     }
     assert_eq!(answer(&set_id_policy(), Machine::Arm, X86_64, 0, [0; 6]), KILL);
+}
+
+#[test]
+fn calls_of_x32_are_absent_whatever_the_policy() {
+    const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+    for number in [0x4000_0000, 0x4000_0000 + 90, 0x7FFF_FFFF, 0x8000_0000, u32::MAX] {
+        assert_eq!(answer(&set_id_policy(), Machine::X86, X86_64, number, [0; 6]), ENOSYS);
+    }
+    assert_eq!(answer(&set_id_policy(), Machine::X86, X86_64, 0x3FFF_FFFF, [0; 6]), ALLOW);
 }
 
 #[test]
@@ -109,7 +117,12 @@ fn mistakes_in_a_policy_are_named() {
 #[test]
 fn a_full_allow_list_fits() {
     let table = include_str!("calls.tsv");
-    let names: Vec<&str> = table.lines().skip(4).filter_map(|line| line.split('\t').next()).collect();
+    let names: Vec<&str> = table
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .skip(1)
+        .filter_map(|line| line.split('\t').next())
+        .collect();
     let every_other: Vec<&str> = names.iter().copied().step_by(2).collect();
     let eperm = SeccompAction::Errno(libc::EPERM as u16);
     let policy = SeccompPolicy {
@@ -157,6 +170,7 @@ fn a_policy() -> impl Strategy<Value = SeccompPolicy> {
         calls,
         when,
         action,
+        lifted_by: None,
         why: "a property".into(),
     });
     (action(), vec(rule, 1..8)).prop_map(|(default, rules)| SeccompPolicy { default, rules })
@@ -171,28 +185,26 @@ proptest! {
         policy in a_policy(),
         name in select(SAMPLE),
         nudge in -1_i64..=1,
-        (machine, architecture, columns) in select(vec![
-            (Machine::X86, X86_64, &[Column::X86_64, Column::X32][..]),
-            (Machine::X86, I386, &[Column::I386][..]),
-            (Machine::Arm, AARCH64, &[Column::Aarch64][..]),
-            (Machine::Arm, ARM, &[Column::Arm][..]),
+        (machine, architecture, column) in select(vec![
+            (Machine::X86, X86_64, Column::X86_64),
+            (Machine::X86, I386, Column::I386),
+            (Machine::Arm, AARCH64, Column::Aarch64),
+            (Machine::Arm, ARM, Column::Arm),
         ]),
         low in [small(), small(), small(), small(), small(), small()],
         high in any::<u32>(),
     ) {
         let arguments = low.map(|low| u64::from(high) << 32 | u64::from(low));
-        for column in columns {
-            let Some(number) = calls::number(name, *column) else { continue };
-            // A neighbour, too: an off-by-one of the bisection shows there.
-            let Ok(number) = u32::try_from(i64::from(number) + nudge) else { continue };
-            let named = |name: &&&str| columns.iter().any(|column| calls::number(name, *column) == Some(number));
-            let names: Vec<&str> = SAMPLE.iter().filter(named).copied().collect();
-            let wanted = match expected(&policy, &names, arguments) {
-                SeccompAction::Allow => ALLOW,
-                SeccompAction::Kill => KILL,
-                SeccompAction::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
-            };
-            prop_assert_eq!(answer(&policy, machine, architecture, number, arguments), wanted);
-        }
+        let Some(number) = calls::number(name, column) else { return Ok(()) };
+        // A neighbour, too: an off-by-one of the bisection shows there.
+        let Ok(number) = u32::try_from(i64::from(number) + nudge) else { return Ok(()) };
+        let names: Vec<&str> =
+            SAMPLE.iter().filter(|name| calls::number(name, column) == Some(number)).copied().collect();
+        let wanted = match expected(&policy, &names, arguments) {
+            SeccompAction::Allow => ALLOW,
+            SeccompAction::Kill => KILL,
+            SeccompAction::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
+        };
+        prop_assert_eq!(answer(&policy, machine, architecture, number, arguments), wanted);
     }
 }

@@ -9,6 +9,7 @@ use fodder_model::{
 };
 use fodder_sandbox::{BuilderExit, BuilderReport, Helper, Sandbox, SandboxError};
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
@@ -20,8 +21,9 @@ const UNUSED_ID: u32 = 61_234;
 
 const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: &[&str] = &[
-    "cat", "chmod", "echo", "env", "hostname", "id", "ifconfig", "ip", "kill", "ls", "mkdir", "mount", "nc", "ps",
-    "pwd", "rm", "rmdir", "sleep", "stat", "stty", "touch", "true", "umount", "uname", "unshare", "wc",
+    "cat", "chmod", "dd", "echo", "env", "hostname", "id", "ifconfig", "ip", "kill", "ls", "mkdir", "mount", "nc",
+    "ps", "pwd", "rm", "rmdir", "setsid", "sleep", "stat", "stty", "touch", "true", "truncate", "umount", "uname",
+    "unshare", "wc",
 ];
 
 /// What a run gave.
@@ -101,6 +103,7 @@ impl Lab {
             limits: Limits { deadline_seconds: Some(60), ..Limits::default() },
             seccomp: SeccompPolicy { default: SeccompAction::Allow, rules: Vec::new() },
             door: None,
+            allowed: BTreeSet::new(),
         }
     }
 

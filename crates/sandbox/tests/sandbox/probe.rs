@@ -47,7 +47,12 @@ pub(crate) fn answers(lab: &Lab, plan: &SandboxPlan) -> Vec<String> {
 #[test]
 #[ignore = "is executed inside sandboxes by other tests"]
 fn inside() {
-    match std::env::var("PROBE").unwrap().as_str() {
+    act(&std::env::var("PROBE").unwrap());
+}
+
+/// Does what a probe does, inside.
+pub(crate) fn act(probe: &str) {
+    match probe {
         "segfault" => {
             // SAFETY: the fault is what is wanted: a write to an address that is never mapped.
             unsafe { std::ptr::without_provenance_mut::<u8>(8).write_volatile(1) }
@@ -62,6 +67,26 @@ fn inside() {
             println!("probe: size {rows} {columns}, {speed} baud, post-processing {}", if raw { "off" } else { "on" });
         }
         "seccomp" => seccomp(),
+        "forks" => forks(),
+        "memory" => memory(4, 100 << 20, false),
+        "shared memory" => memory(4, 0, true),
+        "inotify" => println!("probe: {}", (0..200).take_while(|_| watcher()).count()),
+        "write" => {
+            tell("write", fs::OpenOptions::new().append(true).open("/input/file").map(drop));
+            tell("truncate", fs::File::create("/input/file").map(drop));
+            tell("create", fs::File::create_new("/input/new").map(drop));
+            tell("remove", fs::remove_file("/input/file"));
+        }
+        "sockets" => sockets(),
+        "namespaces" => namespaces(),
+        "tiocsti" => tiocsti(),
+        "connect" => connect(),
+        "every call" => every_call(|number| call(number, [-1; 5])),
+        #[cfg(target_arch = "x86_64")]
+        "every i386 call" => every_call(|number| match i386_call(number as i32, -1) {
+            errno @ -4095..0 => Err(io::Error::from_raw_os_error(-errno)),
+            _ => Ok(()),
+        }),
         #[cfg(target_arch = "x86_64")]
         "i386" => i386(),
         unknown => panic!("no probe {unknown}"),
@@ -107,13 +132,122 @@ fn seccomp() {
 #[cfg(target_arch = "x86_64")]
 fn i386() {
     const GETXATTR: i32 = 229;
+    tell("i386 getxattr", Err(io::Error::from_raw_os_error(-i386_call(GETXATTR, 0))));
+}
+
+/// A call by that interface, with one value for all arguments.
+#[cfg(target_arch = "x86_64")]
+fn i386_call(number: i32, argument: i32) -> i32 {
     let answer: i32;
-    // SAFETY: the instruction changes the accumulator only; the kernel gets null pointers to work with, which it refuses.
+    // SAFETY: the instruction changes the accumulator only; arguments are null or -1, which the kernel refuses as pointers.
     unsafe {
-        std::arch::asm!("push rbx", "xor ebx, ebx", "int 0x80", "pop rbx", inlateout("eax") GETXATTR => answer,
-            in("ecx") 0, in("edx") 0, in("esi") 0, lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _)
+        std::arch::asm!("push rbx", "mov ebx, ecx", "int 0x80", "pop rbx", inlateout("eax") number => answer,
+            in("ecx") argument, in("edx") argument, in("esi") argument, in("edi") argument,
+            lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _)
     }
-    tell("i386 getxattr", Err(io::Error::from_raw_os_error(-answer)));
+    answer
+}
+
+/// Up to which number calls are tried: beyond the last one that any kernel has.
+const NUMBERS: std::ops::Range<i64> = 0..640;
+
+/// Makes every call in a child of its own, with -1 for every argument; prints the errno, 0, or `gone` when the child did not return.
+fn every_call(make: impl Fn(i64) -> io::Result<()>) {
+    for number in NUMBERS {
+        let (mut read, write) = io::pipe().unwrap();
+        // SAFETY: the child makes raw calls only, and leaves without running anything of this program's.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: plain calls without memory; `alarm` ends children that wait for ever (pause).
+            unsafe { libc::alarm(1) };
+            let errno = make(number).err().and_then(|error| error.raw_os_error()).unwrap_or(0);
+            // Not by way of a call that this one may have broken for us, but for write and exit.
+            let word = errno.to_le_bytes();
+            // SAFETY: the buffer is as long as said.
+            unsafe {
+                libc::write(std::os::fd::AsRawFd::as_raw_fd(&write), word.as_ptr().cast(), word.len());
+                libc::_exit(0)
+            }
+        }
+        drop(write);
+        let mut word = [0; 4];
+        let answer = match io::Read::read_exact(&mut read, &mut word) {
+            Ok(()) => i32::from_le_bytes(word).to_string(),
+            Err(_) => "gone".to_owned(),
+        };
+        while nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None) == Err(nix::errno::Errno::EINTR) {}
+        println!("probe: {number} {answer}");
+    }
+}
+
+fn sockets() {
+    const HIGH: i64 = 1 << 32;
+    for (name, [family, kind, protocol]) in [
+        ("vsock", [40, 1, 0]),
+        ("vsock with high bits", [40 | HIGH, 1, 0]),
+        ("packet", [17, 3, 0]),
+        ("alg", [38, 5, 0]),
+        ("audit", [16, 3, 9]),
+        ("netfilter", [16, 3, 12]),
+        ("raw", [2, 3, 1]),
+        ("raw with flags", [2, 3 | 0x8_0000, 1]),
+        ("route", [16, 3 | 0x8_0000, 0]),
+        ("unix", [1, 1, 0]),
+        ("tcp", [2, 1 | 0x8_0000, 6]),
+        ("udp", [10, 2, 17]),
+    ] {
+        tell(name, call(libc::SYS_socket, [family, kind, protocol, 0, 0]));
+    }
+}
+
+fn namespaces() {
+    // The user namespace last: who has made one may make the others.
+    let new = [0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x2000_0000, 0x4000_0000, 0x80, 0x1000_0000];
+    for flag in new.map(|flag| flag | 1 << 32) {
+        tell(&format!("unshare {flag:x}"), call(libc::SYS_unshare, [flag & 0xFFFF_FFFF, 0, 0, 0, 0]));
+    }
+    let arguments = [libc::CLONE_NEWUSER as u64, 0, 0, 0, 17, 0, 0, 0];
+    // SAFETY: `clone3` reads as many bytes as it is told; without a stack it returns twice, as fork does, and the child leaves.
+    match unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), 64) } {
+        // SAFETY: leaves without running anything of this program's.
+        0 => unsafe { libc::_exit(0) },
+        -1 => tell("clone3", Err(io::Error::last_os_error())),
+        _ => tell("clone3", Ok(())),
+    }
+    let own = fs::File::open("/proc/self/ns/net").unwrap();
+    tell("setns", call(libc::SYS_setns, [std::os::fd::AsRawFd::as_raw_fd(&own).into(), 0, 0, 0, 0]));
+    tell(
+        "mount",
+        call(libc::SYS_mount, [c"none".as_ptr() as i64, c"/tmp".as_ptr() as i64, c"tmpfs".as_ptr() as i64, 0, 0]),
+    );
+    tell("fsopen", call(libc::SYS_fsopen, [c"tmpfs".as_ptr() as i64, 0, 0, 0, 0]));
+}
+
+/// Types into a terminal of its own, which is its controlling one.
+fn tiocsti() {
+    let pair = nix::pty::openpty(None, None).unwrap();
+    let slave = i64::from(std::os::fd::AsRawFd::as_raw_fd(&pair.slave));
+    // SAFETY: the child makes raw calls and prints; this program has one thread here.
+    if unsafe { libc::fork() } == 0 {
+        let _ = nix::unistd::setsid();
+        let letter = c"x".as_ptr() as i64;
+        let tell_ioctl = |what, request, argument| tell(what, call(libc::SYS_ioctl, [slave, request, argument, 0, 0]));
+        tell_ioctl("controlling", libc::TIOCSCTTY as i64, 0);
+        tell_ioctl("TIOCSTI", libc::TIOCSTI as i64, letter);
+        tell_ioctl("TIOCSTI with high bits", libc::TIOCSTI as i64 | 1 << 32, letter);
+        std::process::exit(0);
+    }
+    let _ = nix::sys::wait::wait();
+}
+
+/// In the abstract namespace of sockets, so that there is no path that mounts could hide.
+pub(crate) fn address() -> std::os::unix::net::SocketAddr {
+    let name = format!("fodder-sandbox-{}", std::env::var("ADDRESS").unwrap());
+    <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name).unwrap()
+}
+
+fn connect() {
+    tell("connect", std::os::unix::net::UnixStream::connect_addr(&address()).map(drop));
 }
 
 fn call(number: i64, [a, b, c, d, e]: [i64; 5]) -> io::Result<()> {
@@ -141,4 +275,34 @@ pub(crate) fn set_action(signal: nix::sys::signal::Signal, action: &nix::sys::si
 /// Gives the calling thread supplementary groups. The raw call, since glibc's changes all threads.
 pub(crate) fn set_own_groups(groups: &[u32]) {
     call(libc::SYS_setgroups, [groups.len() as i64, groups.as_ptr() as i64, 0, 0, 0]).unwrap();
+}
+
+/// Starts processes until that is refused, at most 120.
+fn forks() {
+    let start = |_| std::process::Command::new("/bin/sleep").arg("30").spawn().ok();
+    println!("probe: {}", (0..120).map_while(start).count());
+}
+
+/// Children with so much memory each, of which no single one is much; or with none of their own and their parent's 150 MiB.
+fn memory(children: usize, bytes: usize, shares: bool) {
+    let fill = |bytes: usize| std::hint::black_box(vec![1_u8; bytes]);
+    let own = fill(if shares { 150 << 20 } else { 0 });
+    for _ in 0..children {
+        // SAFETY: the harness has another thread, which could hold a lock of the allocator: a child that waits for it fails the
+        // test, and harms nothing else.
+        if unsafe { libc::fork() } == 0 {
+            let _own = fill(bytes);
+            std::thread::sleep(std::time::Duration::from_millis(1500));
+            // SAFETY: ends this child and nothing else.
+            unsafe { libc::_exit(0) }
+        }
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1800));
+    println!("probe: {} MiB and {children} children", own.len() >> 20);
+}
+
+/// An inotify instance that stays open to the end.
+fn watcher() -> bool {
+    // SAFETY: makes a descriptor, which is left open on purpose.
+    unsafe { libc::inotify_init1(0) >= 0 }
 }

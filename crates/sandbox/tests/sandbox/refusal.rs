@@ -24,6 +24,7 @@ fn a_policy_that_names_no_system_call_is_refused() {
         calls: vec!["chmood".into()],
         when: vec![],
         action: SeccompAction::Kill,
+        lifted_by: None,
         why: "a slip of the keys".into(),
     });
     let error = lab.refusal(&plan).to_string();
