@@ -144,6 +144,7 @@ allow = ["a.example:443"]
 """)
 seed("profile", "deep", "a = " + "[" * 200)
 for index, value in enumerate(["*.example.org:443", "10.0.0.0/8", "[::1]:80", "[fd00::]/8", "http://me:p%40ss@proxy:3128/", "https://one.example/f\nmachine one.example login me password p@ss",
+                               "@x://one.example/\ndefault login a password b",
                                "https://one.example:8443/f\nmacdef x\na b\n\ndefault login a password b"]):
     seed("network_text", str(index), value)
 for index, (kinds, rest) in enumerate([(bytes([0, 127, 0, 0, 1, 0, 127, 0, 0, 0]), [8, 0]), (bytes([0, 93, 184, 216, 34, 0, 93, 184, 0, 0]), [16, 1])]):

@@ -35,6 +35,51 @@ fn crates_depend_on_each_other_as_the_design_says() {
     }
 }
 
+/// Who can be reached from an index that nobody reviews is not in the program. Licences and duplicates need the sources of all
+/// crates, which only the continuous check has: `.ci/supply-chain`.
+#[test]
+fn crates_are_from_the_registry_and_none_is_banned() {
+    let read = |file: &str| {
+        let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(file);
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        toml::from_str::<toml::Table>(&text).expect("TOML")
+    };
+    let (rules, lock) = (read("deny.toml"), read("Cargo.lock"));
+    let banned: Vec<&str> = rules["bans"]["deny"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|ban| {
+            assert!(ban["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{ban:?}");
+            ban["crate"].as_str().expect("a name")
+        })
+        .collect();
+    let packages = lock["package"].as_array().expect("packages");
+    assert!(packages.len() > 100);
+    for package in packages {
+        let name = package["name"].as_str().expect("a name");
+        assert!(!banned.contains(&name), "{name} is banned: see deny.toml");
+        match package.get("source").and_then(toml::Value::as_str) {
+            Some(source) => assert!(source.starts_with("registry+"), "{name} is from {source}"),
+            None => assert!(name.starts_with("fodder"), "{name} is from this machine"),
+        }
+        assert_eq!(package.get("checksum").is_some(), package.get("source").is_some(), "{name}");
+    }
+}
+
+#[test]
+fn every_crate_but_the_sandbox_forbids_unsafe_code() {
+    let crates = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    for (package, _) in ALLOWED {
+        let folder = crates.join(package.strip_prefix("fodder-").unwrap_or("cli"));
+        let root = ["src/lib.rs", "src/main.rs"].map(|file| folder.join(file)).into_iter().filter(|file| file.exists());
+        for file in root {
+            let text = std::fs::read_to_string(&file).expect("read");
+            assert_eq!(text.contains("#![forbid(unsafe_code)]"), package != "fodder-sandbox", "{}", file.display());
+        }
+    }
+}
+
 #[test]
 fn unsafe_code_is_in_its_one_room() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");

@@ -8,7 +8,7 @@ use fodder_model::{derivation::aterm, store_path::StorePath};
 
 /// Builds a text that must be refused with all of these words, and exit code 100.
 #[track_caller]
-fn refused(text: &str, words: &[&str]) -> Run {
+pub fn refused(text: &str, words: &[&str]) -> Run {
     let lab = Lab::new();
     lab.write("input", text);
     let run = lab.build(&["input"]);
@@ -64,6 +64,7 @@ fn a_json_generation_that_nobody_has_seen_is_refused() {
     refused(&four.replace("\"version\":4", "\"version\":7"), &["format version 7", "hint: "]);
 }
 
+/// Attack: DRV-6 (duplicate keys). Layer: JSON reader.
 #[test]
 fn duplicate_keys_are_refused_in_both_inputs() {
     refused(
@@ -127,6 +128,7 @@ fn a_bad_hash_is_refused_with_its_length() {
     refused(&json.replace("\"method\":\"flat\"", "\"method\":\"fat\""), &[".outputs.out.method: ", "'fat'"]);
 }
 
+/// Attack: DRV-7. Layer: paths are computed anew.
 #[test]
 fn a_wrong_output_path_is_shown_with_the_right_one() {
     let recipe = Recipe::new("x", "true");
@@ -145,6 +147,7 @@ fn a_wrong_output_path_is_shown_with_the_right_one() {
     assert!(run.stderr.contains("hint: paths follow from everything else"), "{}", run.stderr);
 }
 
+/// Attack: DRV-7 (`env.out`). Layer: paths are computed anew.
 #[test]
 fn a_wrong_variable_of_an_output_is_shown_with_the_right_value() {
     let recipe = Recipe::new("x", "true");
@@ -194,6 +197,7 @@ fn what_is_neither_json_nor_a_drv_file_is_refused_with_what_was_expected() {
     refused("{\"name\": \"x\"} trailing", &["input:1:"]);
 }
 
+/// Attack: PARSE-15 (after a derivation). Layer: ATerm reader.
 #[test]
 fn bytes_after_a_drv_file_are_refused() {
     let mut text = aterm::write(&Recipe::new("x", "true").derivation());
@@ -204,11 +208,21 @@ fn bytes_after_a_drv_file_are_refused() {
     assert_eq!(run.code, 100, "{}", run.stderr);
 }
 
+/// Attack: DRV-5. Layer: grammar of output names.
 #[test]
 fn outputs_called_dot_or_dot_dot_are_refused() {
     for name in [".", "..", "a/b", ""] {
         let text = format!(r#"{{"name": "x", "outputs": ["out", "{name}"], "buildPhase": ""}}"#);
         refused(&text, &["output name"]);
+    }
+    let json = Recipe::new("x", "true").json();
+    for name in [".", "..", "../../etc", "a b", "\\n"] {
+        refused(&json.replacen("\"outputs\":{\"out\"", &format!("\"outputs\":{{\"{name}\""), 1), &["output name"]);
+        let aterm = String::from_utf8(aterm::write(&Recipe::new("x", "true").derivation())).expect("text");
+        let lab = Lab::new();
+        lab.write("x.drv", aterm.replacen("[(\"out\"", &format!("[(\"{name}\""), 1));
+        let run = lab.build(&["x.drv"]);
+        assert!(run.code == 100 && run.stderr.contains("output name"), "{name}: {run:?}");
     }
 }
 

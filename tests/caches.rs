@@ -1,6 +1,7 @@
 //! Binary caches: what real Nix wrote is read, what we write real Nix reads, and what is broken does no harm.
 
 mod broken; // caches and lines that fail, and runs that are killed
+mod hostile; // caches that mean harm
 mod reading; // substitution in builds
 mod server; // an HTTPS server with faults
 mod writing; // `store copy` and `store generate-key`

@@ -27,6 +27,7 @@ fn every_test_that_the_page_names_exists() {
     let mut text = String::new();
     sources(&root().join("tests"), "rs", &mut text);
     sources(&root().join("crates/sandbox/tests"), "rs", &mut text);
+    sources(&root().join("crates/store/tests"), "rs", &mut text);
     let mut table = String::new();
     sources(&root().join("tests/oracle/cases"), "nix", &mut table);
     let page = page();

@@ -18,6 +18,7 @@ mod documentation; // the pages and the README tell the truth
 mod examples; // every folder of examples/
 mod flags; // links, standard input, limits and what is shown
 mod gateway; // the one door out of a fixed-output build
+mod hostile_input; // files that mean harm
 mod https; // fixed outputs fetch from a real server, and verify it
 mod limits; // what a build may use up
 mod log; // the log, stored and shown

@@ -2,7 +2,7 @@
 #![no_main]
 
 use fodder_model::{
-    derivation::{aterm, json},
+    derivation::{Derivation, StructuredAttributes, aterm, json},
     json::parse,
 };
 
@@ -14,10 +14,15 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         let text = aterm::write(derivation);
         assert_eq!(&aterm::parse(&derivation.name, &text).expect("what was written"), derivation);
     }
-    // Bytes that are no text have no place in JSON.
-    let is_text =
-        |derivation: &fodder_model::derivation::Derivation| std::str::from_utf8(&aterm::write(derivation)).is_ok();
-    if set.values().all(is_text) {
+    // Bytes that are no text have no place in JSON, and version 4 does not keep how numbers of structured attributes were spelled.
+    let survives = |derivation: &Derivation| {
+        let is_spelled_so = |attributes: &StructuredAttributes| {
+            StructuredAttributes::from((**attributes).clone()).text() == attributes.text()
+        };
+        std::str::from_utf8(&aterm::write(derivation)).is_ok()
+            && derivation.structured_attributes.as_ref().is_none_or(is_spelled_so)
+    };
+    if set.values().all(survives) {
         let written = json::write_set(&set);
         let (_, again) = json::read(&parse(written.as_bytes()).expect("what was written")).expect("what was written");
         assert_eq!(again.keys().collect::<Vec<_>>(), set.keys().collect::<Vec<_>>());

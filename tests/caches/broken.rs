@@ -24,6 +24,7 @@ fn faults(written: &Written) -> Vec<(String, Fault, &'static str)> {
     ]
 }
 
+/// Attack: PARSE-6. Layer: unpacking in scratch, hash before publishing.
 #[test]
 fn whatever_is_broken_nothing_of_it_becomes_valid_and_a_build_goes_on() {
     let written = Written::new("none");
@@ -91,6 +92,7 @@ fn another_cache_gives_what_the_first_promised() {
     complete(&written, &lab);
 }
 
+/// Attack: PARSE-7, PARSE-8, PARSE-12. Layer: narinfo reader, asked path, promised size.
 #[test]
 fn hostile_narinfos_are_refused() {
     let written = Written::new("none");

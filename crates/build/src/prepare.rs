@@ -14,6 +14,7 @@ use fodder_model::{
     bytes::ByteString,
     derivation::{Output, resolve::ResolveError},
     hash::Hash,
+    netrc,
     plan::{self, BuildPlan, NETRC_FILE, PlanError, Request, ScratchPaths, Settings},
     profile::{self, Profile},
     reference_graph::{DerivationOutputs, Input, InputShape, source_address},
@@ -266,11 +267,18 @@ fn hand_over_passwords(
     scratch: &Scratch,
     owner: Option<(u32, u32)>,
 ) -> Result<(), BuildError> {
-    use std::os::unix::fs::OpenOptionsExt as _;
+    use std::{io::Read as _, os::unix::fs::OpenOptionsExt as _};
     let Some(source) = request.netrc_file.as_ref().filter(|_| loaded.derivation.builder == *"builtin:fetchurl") else {
         return Ok(());
     };
-    let text = std::fs::read(source).map_err(|error| BuildError::Read { path: source.clone(), source: error })?;
+    let mut text = Vec::new();
+    let opened = std::fs::File::open(source);
+    let read = opened.and_then(|file| file.take(netrc::SIZE_LIMIT + 1).read_to_end(&mut text));
+    let size = read.map_err(|error| BuildError::Read { path: source.clone(), source: error })?;
+    if size as u64 > netrc::SIZE_LIMIT {
+        let error = std::io::Error::other(format!("it is larger than {} bytes", netrc::SIZE_LIMIT));
+        return Err(BuildError::Read { path: source.clone(), source: error });
+    }
     let path = scratch.part_path(ScratchPart::Build).join(NETRC_FILE);
     let failed = |source| BuildError::Write { path: path.clone(), source };
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;

@@ -1,4 +1,5 @@
 //! The command line: verbs, words, progress, exit codes. The only part that prints or exits.
+#![forbid(unsafe_code)]
 
 mod arguments;
 mod build;

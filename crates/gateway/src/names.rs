@@ -290,7 +290,7 @@ mod tests {
     use super::*;
     use hickory_proto::rr::Name;
 
-    /// Attack: NET-8 (data behind a query). Layer: queries are nothing but queries.
+    /// Attack: PARSE-17 (data behind a query). Layer: queries are nothing but queries.
     #[test]
     fn nothing_may_follow_a_query() {
         let mut message = Message::query();
@@ -308,7 +308,7 @@ mod tests {
         assert!(read_query(&circle).is_none());
     }
 
-    /// Attack: NET-8 (endless names). Layer: one address a name, and no more.
+    /// Attack: PARSE-17 (endless names). Layer: one address a name, and no more.
     #[test]
     fn names_without_end_end_with_the_addresses() {
         let stand_ins = StandIns::default();

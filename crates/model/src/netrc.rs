@@ -6,6 +6,10 @@ pub const SIZE_LIMIT: u64 = 1 << 20;
 /// A URL with the name and password that the file has for its host; as it is when there are none, or when it has its own.
 pub fn with_password(url: &str, netrc: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    // Nothing else is fetched, and what is no scheme could hold what looks like another host.
+    if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return url.to_owned();
+    }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if authority.contains('@') {
         return url.to_owned();
@@ -95,6 +99,8 @@ mod tests {
             "https://evil.example#@good.example",
             "good.example",
             "https:good.example",
+            "@evil.example://good.example/",
+            "ftp://good.example/",
         ] {
             assert_eq!(with_password(url, netrc), url);
         }

@@ -7,6 +7,7 @@ use std::{
         fs::{PermissionsExt, chown},
         process::CommandExt,
     },
+    path::Path,
     process::Command,
 };
 
@@ -23,8 +24,12 @@ fn everything_holds_for_an_ordinary_user() {
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let (tests, helper, scratch) =
         (place.path().join("tests"), place.path().join("helper"), place.path().join("scratch"));
-    fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_fodder-sandbox-helper"), &helper).unwrap();
+    let copy = |from: &Path, to: &Path| {
+        fs::write(to, fs::read(from).unwrap()).unwrap();
+        fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    copy(&std::env::current_exe().unwrap(), &tests);
+    copy(Path::new(env!("CARGO_BIN_EXE_fodder-sandbox-helper")), &helper);
     fs::create_dir(&scratch).unwrap();
     chown(&scratch, Some(ORDINARY), Some(ORDINARY)).unwrap();
 

@@ -203,3 +203,30 @@ fn threads_that_add_one_path_read_one_archive() {
     assert_eq!(opened.into_inner(), 1);
     lab.verify();
 }
+
+/// Attack: PARSE-15 (exports). Layer: nothing may follow the end mark.
+#[test]
+fn an_export_behind_another_is_refused() {
+    let lab = Lab::new();
+    let store = lab.store();
+    let error = store.import(&[0; 16][..], NOW).unwrap_err();
+    assert!(error.to_string().contains("goes on after its end mark"), "{error}");
+    assert_eq!(store.import(&[0; 8][..], NOW).unwrap(), Vec::new());
+    // Neither a count nor a flag is taken for what it is not.
+    let path = format!("{}-x", "/nix/store/".to_owned() + &"0".repeat(32));
+    let stream = |references: u64, signature: u64| {
+        let mut nar = fodder_model::nar::Writer::new(Vec::new());
+        nar.symlink(b"t").unwrap();
+        let mut bytes = [&1_u64.to_le_bytes()[..], &nar.finish().unwrap().0, &0x4558_494e_u64.to_le_bytes()].concat();
+        bytes.extend((path.len() as u64).to_le_bytes());
+        bytes.extend(path.as_bytes());
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        [references, 0, signature, 0].iter().for_each(|number| bytes.extend(number.to_le_bytes()));
+        bytes
+    };
+    for bytes in [stream(u64::MAX, 0), stream(0, 2)] {
+        let error = store.import(&bytes[..], NOW).unwrap_err();
+        assert!(error.to_string().contains("wrong format"), "{error}");
+    }
+    assert_eq!(store.import(&stream(0, 0)[..], NOW).unwrap().len(), 1);
+}

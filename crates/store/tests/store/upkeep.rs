@@ -90,6 +90,7 @@ fn a_damaged_shared_file_is_found() {
 }
 
 /// A store with much that is the same; the directory of each object, and its files.
+#[expect(clippy::disallowed_methods, reason = "a tree that nobody else writes to")]
 fn alike(lab: &Lab) -> Vec<PathBuf> {
     let store = lab.store();
     let tree = lab.path().join("tree");
