@@ -39,7 +39,8 @@ pub(super) fn enter_user_namespace(identity: &Identity, left_out: LeftOut<'_>) -
         ("gid_map", format!("{inside_gid} {outside_gid} 1")),
     ];
     // Now or never: from the third line on it is refused.
-    let groups_dropped = match left_out.keeps(SetupStep::DropGroups).then(|| setgroups(&[])).unwrap_or(Ok(())) {
+    let dropped = if left_out.keeps(SetupStep::DropGroups) { setgroups(&[]) } else { Ok(()) };
+    let groups_dropped = match dropped {
         Ok(()) => true,
         Err(Errno::EPERM) => false,
         Err(errno) => return Err(errno).doing("dropping supplementary groups"),

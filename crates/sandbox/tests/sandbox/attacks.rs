@@ -270,9 +270,16 @@ fn the_report_says_how_far_landlock_goes() {
 fn what_builds_do_is_granted() {
     let lab = Lab::new();
     let script = "set -e; mkdir a b; echo x > a/f; mv a/f b/f; ln b/f a/g; ln -s f a/l; mkdir a/d; mv a/d b; rm -r b
-                  echo out > /dev/stdout; echo error > /proc/self/fd/2; echo null > /dev/null; echo none > /proc/self/fd/0
+                  echo out > /dev/stdout; echo error > /proc/self/fd/2; echo null > /dev/null; echo zero > /dev/zero; (echo > /dev/full) 2>&1 | grep -q space; echo none > /proc/self/fd/0
                   echo 500 > /proc/self/oom_score_adj; echo x > /dev/shm/x; mv /dev/shm/x /tmp/x; exec 3<>/dev/ptmx
                   exec 4>>a/h; rm a/h; echo gone >&4; echo again > /proc/self/fd/4; echo fine";
-    let ran = lab.run(&with_shipped_policy(&lab, script));
+    let mut plan = with_shipped_policy(&lab, script);
+    // As in the profiles.
+    for step in &mut plan.root {
+        if let fodder_model::sandbox::RootStep::Bind { kind: BindKind::Device, access, .. } = step {
+            *access = Access::ReadOnly;
+        }
+    }
+    let ran = lab.run(&plan);
     assert_eq!((ran.report.exit, &*ran.log), (BuilderExit::Exited(0), "out\nerror\nfine\n"));
 }
