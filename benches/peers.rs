@@ -5,7 +5,7 @@
 //! process or a whole call; the rows are minimum, median and maximum, and the ratio of medians is what to quote: machines differ.
 #![allow(missing_docs, clippy::print_stdout, reason = "a program for people, not a library")]
 
-use fodder_build::inspect::{Instructions, inspect};
+use fodder_build::inspect::{Instructions, Links, inspect};
 use fodder_model::{
     hash::{HashAlgorithm, Hasher},
     scan::Candidates,
@@ -174,7 +174,7 @@ fn walk(directory: &Path, name: &str) -> Duration {
     let candidates = candidates();
     let instructions = Instructions { candidates: &candidates, content: None, canonicalise: true, builder: None };
     let start = Instant::now();
-    inspect(parent.as_fd(), OsStr::new(name), Path::new(name), &instructions).expect("inspect");
+    inspect(parent.as_fd(), OsStr::new(name), Path::new(name), &instructions, &mut Links::default()).expect("inspect");
     start.elapsed()
 }
 

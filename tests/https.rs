@@ -91,6 +91,7 @@ fn an_authority_that_nobody_named_is_not_trusted() {
             assert_eq!(run.code, 100, "{line}: {}", run.stderr);
             assert!(run.stderr.contains("certificate"), "{line}: {}", run.stderr);
             assert!(run.stderr.contains("name other ones with --ca-file"), "{line}: {}", run.stderr);
+            assert!(run.stderr.contains("comes from 'CN=fodder test authority'"), "{line}: {}", run.stderr);
         }
     }
     assert_eq!(server.requests(), [""; 0], "nothing is asked of a server that is not trusted");

@@ -5,6 +5,8 @@ mod lab; // a fresh store and directory for each test, and one command
 mod recipe; // derivations for tests
 mod server; // an HTTPS server with its own authority
 
+mod attacks; // what hostile builds try, each beside a control run in which it works
+
 mod architecture; // the crates depend on each other as the design says
 mod bad_input; // files that are refused, and what is said about them
 mod builtins; // builders that are part of the program
@@ -17,6 +19,7 @@ mod examples; // every folder of examples/
 mod flags; // links, standard input, limits and what is shown
 mod gateway; // the one door out of a fixed-output build
 mod https; // fixed outputs fetch from a real server, and verify it
+mod limits; // what a build may use up
 mod log; // the log, stored and shown
 mod mentions; // the places that mention what they must not: how many, in which output, how deep
 mod oracle; // the same as real Nix
@@ -29,5 +32,6 @@ mod store; // what is left behind, whatever happened
 mod store_verbs; // `fodder store …`, beside real Nix
 mod stripping; // references that a compiler leaves, and how they go
 mod surroundings; // everything that a builder finds, and what flags add to it
+mod terminal; // what others say cannot pass for words of ours
 mod tools; // tools of the machine, wherever they are
 mod verbs; // show, explain, hash, refs

@@ -73,6 +73,7 @@ fn half_a_connection_goes_on() {
     assert_eq!(said, ["300000 bytes", "0 bytes"]);
     let entry = entry(&result, "127.0.0.1", port);
     assert_eq!((&entry["verdict"], &entry["connections"]), (&"connected".into(), &2.into()), "{entry:#}");
+    assert_eq!(result["network"]["allPorts"], true, "this kernel has nf_tables: {result:#}");
 }
 
 /// The server ends first, and hears what is still said.

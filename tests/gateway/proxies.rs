@@ -35,6 +35,18 @@ fn builds_go_through_the_machines_proxy_without_being_told() {
 }
 
 #[test]
+fn where_hosts_share_an_address_the_proxy_is_asked_for_the_one_that_was_meant() {
+    let mut world = world(&[("all_proxy", "http://192.0.2.80:3128")]);
+    world.names = serde_json::json!({ "public.example": [PUBLIC], "also.example": [PUBLIC] });
+    world.says(
+        "say(call('public.example', 8321)); say(call('also.example', 8321)); say(call('public.example', 8321))",
+        &[],
+    );
+    let expected = ["public", "also", "public"].map(|name| format!("CONNECT {name}.example:8321 HTTP/1.1"));
+    assert_eq!(connects(&world), expected);
+}
+
+#[test]
 fn the_proxy_is_passed_by_where_the_person_says_so() {
     let world = world(&[("all_proxy", "http://192.0.2.80:3128"), ("no_proxy", "other.example,.example")]);
     let (said, _) = world.says("say(call('public.example', 8321))", &[]);

@@ -3,7 +3,6 @@
 
 mod buildenv;
 mod fetchurl;
-mod netrc;
 mod unpack_channel;
 
 use fodder_model::bytes::ByteString;

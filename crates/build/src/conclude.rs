@@ -6,6 +6,7 @@ use crate::{
     clock::{Clock, now},
     error::BuildError,
     judge::Verdict,
+    limits,
     load::Loaded,
     network_problem,
     outcome::{BuildOutcome, Event, HashReport, NetworkReport, OutputReport, Status},
@@ -13,9 +14,10 @@ use crate::{
     run::Ran,
     settle::Settled,
 };
-use fodder_gateway::Ledger;
+use fodder_gateway::{Ledger, record::Tap};
 use fodder_model::{
     plan::{Network, NetworkMode},
+    proxy::Proxies,
     store_path::StorePath,
 };
 use fodder_sandbox::BuilderExit;
@@ -72,6 +74,9 @@ pub(crate) fn failed(
         BuilderExit::LogLimitExceeded { bytes } => {
             let killed = format!("killed after writing more than {bytes} bytes of log output");
             (Status::LogLimitExceeded, format!("building derivation '{}' {killed}", loaded.path))
+        }
+        BuilderExit::OverLimit { limit, allowed, used } => {
+            (Status::PermanentFailure, limits::exceeded_words(limit, allowed, used))
         }
         BuilderExit::Cancelled => return Err(BuildError::Cancelled),
     };
@@ -133,9 +138,14 @@ pub(crate) fn register(
     clock: &Clock,
     observe: &mut dyn FnMut(Event),
 ) -> Result<BuildOutcome, BuildError> {
-    let Verdict { outputs, status, message, violations, references } = verdict;
+    let Verdict { outputs, status, message, violations, references, exceeded } = verdict;
     let mut outcome = ran_outcome(loaded, &prepared, &ran, status, message, clock);
     outcome.violations = violations;
+    if let Some(limits) = &mut outcome.limits
+        && exceeded.is_some()
+    {
+        limits.exceeded = exceeded;
+    }
     outcome.references = references.hits;
     outcome.references_omitted = references.omitted;
     let got = outputs.get("out").and_then(|output| output.facts.content).map(|content| content.hash);
@@ -219,15 +229,23 @@ fn ran_outcome(
     let Network { mode, why } = prepared.plan.network.clone();
     let ledger = ran.ledger.clone().unwrap_or_default();
     let is_told = status == Status::Built || mode == NetworkMode::None || !ran.missing().is_empty();
-    let problem = if is_told { None } else { network_problem::find(&ledger, &ran.tail) };
+    let mut problem = if is_told { None } else { network_problem::find(&ledger, &ran.tail) };
+    // A replay calls nobody, not even for this.
+    if let (Some(problem), false) = (&mut problem, matches!(prepared.tap, Tap::Replay(_))) {
+        problem.find_issuer(&ledger, &Proxies::read(|name| std::env::var(name).ok()));
+    }
     let Ledger { hosts, names } = ledger;
-    outcome.network = Some(NetworkReport { mode, why, hosts, names, problem, recording: ran.recording.clone() });
+    let (all_ports, recording) = (ran.all_ports, ran.recording.clone());
+    outcome.network = Some(NetworkReport { mode, why, hosts, names, problem, all_ports, recording });
+    let report = limits::report(&prepared.plan, &ran.report);
+    outcome.notes = prepared.plan.notes.clone();
+    outcome.notes.extend(limits::notes(&prepared.plan, ran, status));
+    outcome.limits = Some(report);
     outcome.profile = Some(prepared.plan.profile.clone());
     outcome.impure_variables = prepared.plan.impure_variables.clone();
     outcome.log_file = Some(ran.log_file.clone());
     outcome.cpu_user = Some(micros(ran.report.cpu_user));
     outcome.cpu_system = Some(micros(ran.report.cpu_system));
-    outcome.notes = prepared.plan.notes.clone();
     outcome
 }
 
@@ -242,6 +260,7 @@ pub(crate) fn outcome(loaded: &Loaded, status: Status, error_msg: String, clock:
         hash: None,
         isolation: None,
         network: None,
+        limits: None,
         profile: None,
         impure_variables: Vec::new(),
         violations: Vec::new(),

@@ -17,6 +17,7 @@ use fodder_model::{
         Derivation, Kind,
         paths::{DerivationSet, Modulo, derivation_path},
     },
+    limits::LimitSettings,
     options::{self, Options},
     plan::may_reach_network,
     short_form::FileNetwork,
@@ -28,6 +29,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
 };
+
+/// Events under way between builds and whoever shows them; a piece of log is at most 16 KiB.
+const EVENTS: usize = 256;
 
 /// Builds a derivation, and before it the input derivations whose outputs are not valid. `observe` is told what happens, and to
 /// which derivation.
@@ -125,6 +129,7 @@ fn missing(
             options,
             set: Arc::clone(&root.set),
             profile: "nix".to_owned(),
+            limits: LimitSettings::new(),
             network: FileNetwork::default(),
             format: root.format,
             tools: Vec::new(),
@@ -200,7 +205,8 @@ fn build_all(
     // Only the root is built again and compared, and recorded or answered from a recording.
     let offline = request.calls_nobody();
     let request = BuildRequest { rebuild: false, recording: None, offline, ..request.clone() };
-    let (sender, events) = mpsc::channel::<(StorePath, Event)>();
+    // A builder that writes faster than somebody reads waits, and does not fill our memory.
+    let (sender, events) = mpsc::sync_channel::<(StorePath, Event)>(EVENTS);
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             let sender = sender.clone();
@@ -235,7 +241,7 @@ fn work(
     store: &Store,
     sandbox: &Sandbox,
     request: &BuildRequest,
-    events: &mpsc::Sender<(StorePath, Event)>,
+    events: &mpsc::SyncSender<(StorePath, Event)>,
 ) {
     loop {
         let mut shared = lock(state);

@@ -17,7 +17,7 @@ pub enum BuildError {
     #[error(transparent)]
     Inspect(#[from] crate::inspect::InspectError),
     /// A file could not be read.
-    #[error("cannot read '{}'", path.display())]
+    #[error("cannot read '{}'", crate::inspect::shown(path))]
     Read {
         /// Which.
         path: PathBuf,
@@ -25,7 +25,7 @@ pub enum BuildError {
         source: std::io::Error,
     },
     /// A file could not be written.
-    #[error("cannot write '{}'", path.display())]
+    #[error("cannot write '{}'", crate::inspect::shown(path))]
     Write {
         /// Which.
         path: PathBuf,

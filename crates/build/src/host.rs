@@ -1,7 +1,9 @@
 //! Looking at the machine, once, before a plan is made. The only place that reads the environment.
 
 mod certificates;
+mod control_group;
 pub(crate) mod network;
+mod resources;
 mod shell;
 mod tools;
 
@@ -36,6 +38,8 @@ pub struct ProbeRequest<'a> {
     pub scratch: Option<&'a Path>,
     /// Uid and gid that the builder gets outside.
     pub builder: (u32, u32),
+    /// The store, or where it will be: builds take place on its disk.
+    pub disk: &'a Path,
 }
 
 /// The platform of this machine, as derivations name it.
@@ -87,7 +91,7 @@ fn environment() -> BTreeMap<ByteString, ByteString> {
 
 /// Looks at the machine.
 pub fn probe(request: &ProbeRequest<'_>) -> Result<HostFacts, BuildError> {
-    let ProbeRequest { profile, extra_paths, tools, ca_file, scratch, builder } = *request;
+    let ProbeRequest { profile, extra_paths, tools, ca_file, scratch, builder, disk } = *request;
     let environment = environment();
     let paths = profile.host_paths().into_iter().chain(extra_paths.iter().map(|extra| extra.source.clone()));
     let files = paths
@@ -109,6 +113,7 @@ pub fn probe(request: &ProbeRequest<'_>) -> Result<HostFacts, BuildError> {
         shell: shell::find(),
         certificates: certificates::find(ca_file, &environment, scratch)?,
         tools: tools.iter().map(|tool| (tool.clone(), tools::find(tool, &search_path, home.as_path()))).collect(),
+        resources: resources::read(disk),
         has_ipv6: network::has_ipv6(),
         environment,
     })

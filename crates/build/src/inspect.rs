@@ -1,18 +1,29 @@
 //! One walk over an output: puts it into canonical form, hashes it as a NAR and by the declared method, and finds what it refers
 //! to. By descriptors, iterative, never through links; bounded memory whatever the output's size.
 //!
-//! The builder is gone when this runs, and what it left is below a directory that only we can enter.
+//! The builder is gone when this runs, and what it left is below a directory that only we can enter. A descriptor of it that got out
+//! all the same must be of no use: a directory is closed to others before it is listed, and a file before it is read, which is not
+//! done while anybody can write to it.
 
 mod canonical;
+mod error;
+mod gate;
+mod links;
 mod sink;
+
+pub use error::InspectError;
+pub use links::Links;
 
 use fodder_model::{
     content_address::{ContentAddress, ContentMethod},
+    harmless::harmless,
     hash::{Hash, HashAlgorithm},
-    nar::{NarError, Writer},
+    limits::Limit,
+    nar::Writer,
     scan::{Candidates, Scan, scan_text},
     store_path::StorePath,
 };
+use fodder_sandbox::Writers;
 use rustix::{
     fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat},
     io::Errno,
@@ -59,71 +70,31 @@ pub struct Instructions<'a> {
     pub canonicalise: bool,
     /// When the builder ran as another user: who that was. Everything it made is then given to us.
     pub builder: Option<u32>,
+    /// How large it may be.
+    pub budget: Budget,
 }
 
-/// Why an output cannot be taken.
-#[derive(Debug, thiserror::Error)]
-pub enum InspectError {
-    /// There is none.
-    #[error("there is no '{}'", path.display())]
-    Missing {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// Not a regular file, directory or symbolic link.
-    #[error("file \"{}\" has an unsupported type", path.display())]
-    UnsupportedType {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// The top is writable for others, or belongs to somebody else.
-    #[error("suspicious ownership or permission on \"{}\"; rejecting this build output", path.display())]
-    Suspicious {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// It has no NAR: too deep, or a name that NARs do not take.
-    #[error("path '{}'", path.display())]
-    Nar {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: NarError,
-    },
-    /// It could not be read again.
-    #[error(transparent)]
-    Again(#[from] fodder_store::StoreError),
-    /// The system failed us.
-    #[error("cannot {doing} '{}'", path.display())]
-    System {
-        /// What was being done.
-        doing: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// What the kernel said.
-        source: std::io::Error,
-    },
+/// How large an output may be before the walk stops; `None` is without limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes in all its files, holes included.
+    pub bytes: Option<u64>,
+    /// Files, directories and links.
+    pub files: Option<u64>,
 }
 
-impl InspectError {
-    /// Whether the output is to blame, and not the machine.
-    pub fn is_rejection(&self) -> bool {
-        match self {
-            InspectError::Missing { .. } | InspectError::UnsupportedType { .. } | InspectError::Suspicious { .. } => {
-                true
-            }
-            InspectError::Nar { source, path: _ } => !matches!(source, NarError::Output(_)),
-            InspectError::Again(_) | InspectError::System { .. } => false,
-        }
-    }
+/// A path whose names are the builder's.
+pub(crate) fn shown(path: &Path) -> String {
+    harmless(path.as_os_str().as_bytes())
 }
 
-/// Walks what is at `name` in `directory`; `shown` stands for it in errors.
+/// Walks what is at `name` in `directory`; `shown` stands for it in errors. `links` are counted over all outputs of a build.
 pub fn inspect(
     directory: BorrowedFd<'_>,
     name: &OsStr,
     shown: &Path,
     instructions: &Instructions<'_>,
+    links: &mut Links,
 ) -> Result<Inspection, InspectError> {
     let status = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| match error {
         Errno::NOENT => InspectError::Missing { path: shown.to_owned() },
@@ -150,6 +121,10 @@ pub fn inspect(
         references: BTreeSet::new(),
         levels: Vec::new(),
         chunk: vec![0; CHUNK_SIZE],
+        links,
+        top: shown,
+        bytes: 0,
+        files: 0,
     };
     let c_name = CString::new(name.as_bytes()).map_err(|_| InspectError::Missing { path: shown.to_owned() })?;
     walk.visit(directory, &c_name, kind, shown.to_owned())?;
@@ -233,9 +208,29 @@ struct Walk<'a> {
     references: BTreeSet<StorePath>,
     levels: Vec<Level>,
     chunk: Vec<u8>,
+    links: &'a mut Links,
+    /// The output, and what was counted of it.
+    top: &'a Path,
+    bytes: u64,
+    files: u64,
 }
 
 impl Walk<'_> {
+    /// Before anything of this size is read.
+    fn spend(&mut self, bytes: u64, files: u64) -> Result<(), InspectError> {
+        let Budget { bytes: most_bytes, files: most_files } = self.instructions.budget;
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.files = self.files.saturating_add(files);
+        for (limit, most, used) in
+            [(Limit::OutputSize, most_bytes, self.bytes), (Limit::OutputFiles, most_files, self.files)]
+        {
+            if let Some(allowed) = most.filter(|most| used > *most) {
+                return Err(InspectError::TooLarge { path: self.top.to_owned(), limit, allowed });
+            }
+        }
+        Ok(())
+    }
+
     fn visit(
         &mut self,
         parent: BorrowedFd<'_>,
@@ -247,8 +242,14 @@ impl Walk<'_> {
         match kind {
             FileType::Directory => {
                 let directory = self.open(parent, name, &path, OFlags::DIRECTORY)?;
+                if self.instructions.canonicalise {
+                    let status = rustix::fs::fstat(&directory).map_err(|error| system("examine", &path, error))?;
+                    canonical::close(self.instructions.builder, directory.as_fd(), &status, 0o700, &path)?;
+                }
                 self.nar.directory().map_err(nar)?;
-                let entries = entries(&directory, &path)?;
+                let room = self.instructions.budget.files.map(|most| most.saturating_sub(self.files));
+                let entries = entries(&directory, &path, room)?;
+                self.spend(0, entries.len() as u64)?;
                 self.levels.push(Level { directory, path, entries });
                 Ok(())
             }
@@ -282,9 +283,8 @@ impl Walk<'_> {
         if let Some(level) = self.levels.pop() {
             self.nar.end_directory().map_err(|source| InspectError::Nar { path: level.path.clone(), source })?;
             if self.instructions.canonicalise {
-                let status =
-                    rustix::fs::fstat(&level.directory).map_err(|error| system("examine", &level.path, error))?;
-                canonical::seal(self.instructions.builder, level.directory.as_fd(), &status, 0o555, &level.path)?;
+                canonical::open_up(level.directory.as_fd(), &level.path)?;
+                canonical::stamp(level.directory.as_fd(), &level.path)?;
             }
         }
         Ok(())
@@ -298,6 +298,21 @@ impl Walk<'_> {
             return Err(InspectError::UnsupportedType { path });
         }
         let is_executable = status.st_mode & 0o100 != 0;
+        self.spend(u64::try_from(status.st_size).unwrap_or_default(), 0)?;
+        let mut status = status;
+        if self.instructions.canonicalise {
+            let mode = if is_executable { 0o555 } else { 0o444 };
+            canonical::close(self.instructions.builder, file.as_fd(), &status, mode, &path)?;
+            match fodder_sandbox::hold_off_writers(file.as_fd()) {
+                Writers::None => {}
+                Writers::Some => return Err(InspectError::StillOpen { path }),
+                Writers::Unknown => {
+                    file = gate::replace_by_copy(parent, name, file, mode, &path)?;
+                    status = rustix::fs::fstat(&file).map_err(|error| system("examine", &path, error))?;
+                }
+            }
+            self.links.count(&status, &path);
+        }
         let mut remaining = u64::try_from(status.st_size).unwrap_or_default();
         let nar = |source| InspectError::Nar { path: path.clone(), source };
         self.nar.file(is_executable, remaining).map_err(nar)?;
@@ -324,8 +339,7 @@ impl Walk<'_> {
             remaining -= count as u64;
         }
         if self.instructions.canonicalise {
-            let mode = if is_executable { 0o555 } else { 0o444 };
-            canonical::seal(self.instructions.builder, file.as_fd(), &status, mode, &path)?;
+            canonical::stamp(file.as_fd(), &path)?;
         }
         Ok(())
     }
@@ -351,13 +365,20 @@ impl Walk<'_> {
     }
 }
 
-/// Names in a directory with their types, the first in byte order last.
-pub(crate) fn entries(directory: &OwnedFd, path: &Path) -> Result<Vec<(CString, FileType)>, InspectError> {
+/// Names in a directory with their types, the first in byte order last; not many more of them than there is room for.
+pub(crate) fn entries(
+    directory: &OwnedFd,
+    path: &Path,
+    room: Option<u64>,
+) -> Result<Vec<(CString, FileType)>, InspectError> {
     let list = Dir::read_from(directory).map_err(|error| system("list", path, error))?;
     let mut entries = Vec::new();
     for entry in list {
         let entry = entry.map_err(|error| system("list", path, error))?;
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            if room.is_some_and(|room| entries.len() as u64 > room) {
+                break;
+            }
             entries.push((entry.file_name().to_owned(), entry.file_type()));
         }
     }

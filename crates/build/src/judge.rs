@@ -2,7 +2,8 @@
 
 use crate::{
     error::BuildError,
-    inspect::{self, InspectError, Inspection, Instructions},
+    inspect::{self, Budget, InspectError, Inspection, Instructions, Links},
+    limits::ExceededLimit,
     locate::{self, ReferenceHit, Wanted},
     outcome::{Status, is_reference},
     prepare::Prepared,
@@ -10,6 +11,7 @@ use crate::{
 };
 use fodder_model::{
     checks::{self, OutputFacts, Violation},
+    limits::{Limit, value},
     scan::Candidates,
     store_path::StorePath,
 };
@@ -24,7 +26,7 @@ use std::{
 /// What was found in the outputs, or why they cannot be taken at all.
 pub(crate) enum Inspected {
     Outputs(BTreeMap<String, Inspection>),
-    Rejected(String),
+    Rejected { message: String, exceeded: Option<ExceededLimit> },
 }
 
 /// The judgement on outputs that could be read.
@@ -34,6 +36,8 @@ pub(crate) struct Verdict {
     pub(crate) message: String,
     pub(crate) violations: Vec<Violation>,
     pub(crate) references: References,
+    /// The limit that an output went over.
+    pub(crate) exceeded: Option<ExceededLimit>,
 }
 
 /// The places that mention what they must not, as many as are worth reading: there may be millions.
@@ -52,6 +56,7 @@ pub(crate) fn inspect_outputs(prepared: &Prepared) -> Result<Inspected, BuildErr
     let candidates = Candidates::new(prepared.inputs.keys().chain(plan.outputs.values()));
     let nothing = Candidates::new([]);
     let mut outputs = BTreeMap::new();
+    let mut links = Links::default();
     for (name, path) in &plan.outputs {
         let shown = plan.sandbox.root_mount_point.as_path().with_file_name("store").join(path.base_name());
         let instructions = Instructions {
@@ -59,13 +64,48 @@ pub(crate) fn inspect_outputs(prepared: &Prepared) -> Result<Inspected, BuildErr
             content: plan.content.map(|content| (content.method, content.algorithm)),
             canonicalise: true,
             builder: prepared.user.as_ref().map(|user| user.uid),
+            budget: Budget {
+                bytes: value(&plan.limits, Limit::OutputSize),
+                files: value(&plan.limits, Limit::OutputFiles),
+            },
         };
-        match inspect::inspect(prepared.outputs.as_fd(), OsStr::new(path.base_name()), &shown, &instructions) {
+        match inspect::inspect(
+            prepared.outputs.as_fd(),
+            OsStr::new(path.base_name()),
+            &shown,
+            &instructions,
+            &mut links,
+        ) {
             Ok(inspection) => drop(outputs.insert(name.clone(), inspection)),
             Err(error) if error.is_rejection() => {
-                return Ok(Inspected::Rejected(rejection(plan, name, &error)));
+                let exceeded = match &error {
+                    InspectError::TooLarge { path: _, limit, allowed } => {
+                        Some(ExceededLimit { limit: *limit, value: *allowed, used: None, flag: limit.flag() })
+                    }
+                    InspectError::Missing { .. }
+                    | InspectError::UnsupportedType { .. }
+                    | InspectError::Suspicious { .. }
+                    | InspectError::StillOpen { .. }
+                    | InspectError::LinkedElsewhere { .. }
+                    | InspectError::Nar { .. }
+                    | InspectError::Again(_)
+                    | InspectError::System { .. } => None,
+                };
+                return Ok(Inspected::Rejected { message: rejection(plan, name, &error), exceeded });
             }
             Err(error) => return Err(error.into()),
+        }
+    }
+    if links.check().is_err() {
+        // The others may be what the builder left beside its outputs, which is dropped anyway.
+        let names: BTreeSet<&str> = plan.outputs.values().map(StorePath::base_name).collect();
+        prepared.scratch.remove_others(ScratchPart::Store, &names)?;
+        if let Err(error) = links.check() {
+            return if error.is_rejection() {
+                Ok(Inspected::Rejected { message: error.to_string(), exceeded: None })
+            } else {
+                Err(error.into())
+            };
         }
     }
     Ok(Inspected::Outputs(outputs))
@@ -77,16 +117,24 @@ fn rejection(plan: &fodder_model::plan::BuildPlan, name: &str, error: &InspectEr
         InspectError::Missing { path } => format!(
             "builder for '{}' failed to produce output path for output '{name}' at \"{}\"",
             plan.derivation,
-            path.display()
+            inspect::shown(path)
         ),
         InspectError::Suspicious { path } => format!(
             "suspicious ownership or permission on \"{}\" for output '{name}'; rejecting this build output",
-            path.display()
+            inspect::shown(path)
         ),
-        InspectError::Nar { path, source } => format!("path '{}' {source}", path.display()),
-        InspectError::UnsupportedType { .. } | InspectError::Again(_) | InspectError::System { .. } => {
-            error.to_string()
-        }
+        InspectError::Nar { path, source } => format!("path '{}' {source}", inspect::shown(path)),
+        InspectError::TooLarge { path: _, limit, allowed } => format!(
+            "output '{name}' of '{}' has more than {} ({limit}); {} changes that",
+            plan.derivation,
+            limit.words(*allowed),
+            limit.flag()
+        ),
+        InspectError::UnsupportedType { .. }
+        | InspectError::StillOpen { .. }
+        | InspectError::LinkedElsewhere { .. }
+        | InspectError::Again(_)
+        | InspectError::System { .. } => error.to_string(),
     }
 }
 
@@ -103,10 +151,14 @@ pub(crate) fn judge(
         message: String::new(),
         violations: Vec::new(),
         references: References::default(),
+        exceeded: None,
     };
     let outputs = match inspected {
         Inspected::Outputs(outputs) => outputs,
-        Inspected::Rejected(message) => return Ok(verdict.rejected(message)),
+        Inspected::Rejected { message, exceeded } => {
+            verdict.exceeded = exceeded;
+            return Ok(verdict.rejected(message));
+        }
     };
     let unsettled = match settle(prepared, &outputs)? {
         Ok(settled) => {

@@ -9,6 +9,7 @@ use fodder_model::{
         paths::{self, DerivationSet},
     },
     json::{self, InputError},
+    limits::LimitSettings,
     options::{self, Options},
     short_form::{self, FileNetwork, ShortForm, Tool},
     store_path::StorePath,
@@ -62,6 +63,8 @@ pub struct Loaded {
     pub profile: String,
     /// What a short form says about its network.
     pub network: FileNetwork,
+    /// Limits that a short form sets itself.
+    pub limits: LimitSettings,
     /// Tools that a short form asks for.
     pub tools: Vec<Tool>,
     /// Sources of a short form.
@@ -74,7 +77,7 @@ pub struct Loaded {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// It cannot be read.
-    #[error("cannot read '{}'", path.display())]
+    #[error("cannot read '{}'", crate::inspect::shown(path))]
     Read {
         /// Which file.
         path: PathBuf,
@@ -107,7 +110,7 @@ pub enum LoadError {
     #[error(transparent)]
     Paths(#[from] paths::PathsError),
     /// A source of a short form.
-    #[error("source '{path}'")]
+    #[error("source '{}'", fodder_model::harmless::harmless(path))]
     Source {
         /// As written.
         path: String,
@@ -171,6 +174,7 @@ pub fn load(
     let path = paths::derivation_path(&derivation).map_err(paths::PathsError::from)?;
     let mut loaded = finish(InputFormat::ShortForm, path.clone(), [(path, derivation)].into(), find)?;
     loaded.network = form.network;
+    loaded.limits = form.limits;
     loaded.profile = form.profile.unwrap_or_else(|| "host-tools".to_owned());
     loaded.tools = form.tools;
     loaded.sources = sources;
@@ -263,6 +267,7 @@ fn finish(
         set: Arc::new(set),
         profile: "nix".to_owned(),
         network: FileNetwork::default(),
+        limits: LimitSettings::new(),
         tools: Vec::new(),
         sources: Vec::new(),
         notes,

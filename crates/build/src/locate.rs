@@ -181,7 +181,7 @@ impl Walk<'_> {
         match kind {
             FileType::Directory => {
                 let directory = open(OFlags::DIRECTORY)?;
-                let entries = inspect::entries(&directory, &self.path(&file))?;
+                let entries = inspect::entries(&directory, &self.path(&file), None)?;
                 self.levels.push(Level { directory: Rc::new(directory), file, entries });
             }
             FileType::Symlink => {

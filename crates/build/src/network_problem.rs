@@ -1,8 +1,12 @@
 //! Why a build that has a network could not get what it wanted: from the ledger, which knows, and from the end of the log, which
 //! knows what servers answered.
 
-use fodder_gateway::{Ledger, NameOutcome, Verdict};
+use fodder_gateway::{HostEntry, Ledger, NameOutcome, Verdict};
+use fodder_model::proxy::Proxies;
 use serde::Serialize;
+
+/// The longest issuer that is shown, in characters: a server may call its issuer anything.
+const ISSUER_LIMIT: usize = 200;
 
 /// What went wrong between a build and the hosts that it called.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -16,6 +20,20 @@ pub struct NetworkProblem {
     pub evidence: String,
     /// What to do about it.
     pub remedy: Option<String>,
+    /// Whose certificate would have to be known to trust the server, as it is called in certificates (`CN=…, O=…`).
+    pub issuer: Option<String>,
+}
+
+impl NetworkProblem {
+    /// Asks the server whose certificate was not trusted who issued it; only one that the build was allowed to call.
+    pub(crate) fn find_issuer(&mut self, ledger: &Ledger, proxies: &Proxies) {
+        if self.kind == ProblemKind::Certificate {
+            self.issuer = last_called(ledger)
+                .filter(|host| host.verdict == Verdict::Connected)
+                .and_then(|host| fodder_gateway::missing_issuer(host, proxies))
+                .map(|issuer| issuer.chars().take(ISSUER_LIMIT).collect());
+        }
+    }
 }
 
 /// Kinds of problems, the most telling first.
@@ -109,6 +127,7 @@ fn policy(ledger: &Ledger) -> Option<NetworkProblem> {
             host: Some(host.shown()),
             evidence: host.reason.clone().unwrap_or_default(),
             remedy: host.flag.clone(),
+            issuer: None,
         });
     }
     let name = ledger.names.iter().find(|name| name.outcome == NameOutcome::RefusedByPolicy)?;
@@ -117,17 +136,22 @@ fn policy(ledger: &Ledger) -> Option<NetworkProblem> {
         host: Some(name.name.clone()),
         evidence: "only the hosts that you allowed may be called".to_owned(),
         remedy: Some(format!("--allow {}", name.name)),
+        issuer: None,
     })
+}
+
+fn last_called(ledger: &Ledger) -> Option<&HostEntry> {
+    ledger.hosts.iter().max_by_key(|host| host.last_time)
 }
 
 /// A problem that only the log tells; the host is the last one that was called.
 fn by_log(kind: ProblemKind, line: &str, ledger: &Ledger, remedy: Option<&str>) -> NetworkProblem {
-    let last = ledger.hosts.iter().max_by_key(|host| host.last_time);
     NetworkProblem {
         kind,
-        host: last.map(fodder_gateway::HostEntry::shown),
+        host: last_called(ledger).map(HostEntry::shown),
         evidence: line.trim().to_owned(),
         remedy: remedy.map(str::to_owned),
+        issuer: None,
     }
 }
 
@@ -147,7 +171,13 @@ fn name(ledger: &Ledger, tail: &[String]) -> Option<NetworkProblem> {
         (None, Some(name)) => (ProblemKind::Unreachable, name, "no name server answered"),
         (None, None) => return None,
     };
-    Some(NetworkProblem { kind, host: Some(name.name.clone()), evidence: evidence.to_owned(), remedy: None })
+    Some(NetworkProblem {
+        kind,
+        host: Some(name.name.clone()),
+        evidence: evidence.to_owned(),
+        remedy: None,
+        issuer: None,
+    })
 }
 
 fn unreachable(ledger: &Ledger) -> Option<NetworkProblem> {
@@ -161,6 +191,7 @@ fn unreachable(ledger: &Ledger) -> Option<NetworkProblem> {
         host: Some(host.shown()),
         evidence: host.reason.clone().unwrap_or_default(),
         remedy: None,
+        issuer: None,
     })
 }
 

@@ -1,6 +1,8 @@
 //! What a build came to. A failed build is a value of this; an error means that we could not find out.
 
-use crate::{RecordingReport, fetch::FetchEvent, locate::ReferenceHit, network_problem::NetworkProblem};
+use crate::{
+    RecordingReport, fetch::FetchEvent, limits::LimitsReport, locate::ReferenceHit, network_problem::NetworkProblem,
+};
 use fodder_gateway::{HostEntry, NameEntry};
 use fodder_model::{bytes::ByteString, checks::Violation, hash::Hash, plan::NetworkMode, store_path::StorePath};
 use fodder_sandbox::Enforced;
@@ -50,6 +52,8 @@ pub struct BuildOutcome {
     pub isolation: Option<Enforced>,
     /// How it was connected, why, and who was called; `None` when it did not run.
     pub network: Option<NetworkReport>,
+    /// What it might use, what it used, and what ended it; `None` when it did not run.
+    pub limits: Option<LimitsReport>,
     /// The profile.
     pub profile: Option<String>,
     /// Variables whose values were the caller's.
@@ -92,6 +96,9 @@ pub struct NetworkReport {
     pub names: Vec<NameEntry>,
     /// What kept a build that failed from getting what it wanted.
     pub problem: Option<NetworkProblem>,
+    /// Whether connections to all ports reached the gateway, or only to those that fetchers use: a kernel without nf_tables can do
+    /// no more, and refuses the others. `None` without a gateway.
+    pub all_ports: Option<bool>,
     /// What was recorded, or answered from a recording.
     pub recording: Option<RecordingReport>,
 }

@@ -223,6 +223,7 @@ fn plan_with(
         ca_file: request.ca_file.as_deref(),
         scratch,
         builder,
+        disk: paths.root.as_path(),
     })?;
     let planned = plan::plan(&Request {
         derivation: &loaded.derivation,
@@ -288,6 +289,7 @@ fn settings(loaded: &Loaded, request: &BuildRequest, profile: &Profile) -> Setti
     if plan::may_reach_network(&loaded.derivation) {
         settings.network = settings.network.or(mode).or(profile.network.mode);
     }
+    settings.file_limits = loaded.limits.clone();
     let policy = &mut settings.network_policy;
     policy.allow.extend(profile.network.policy.allow.iter().cloned());
     policy.deny.extend(profile.network.policy.deny.iter().cloned());

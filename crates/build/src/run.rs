@@ -1,13 +1,17 @@
 //! Running the plan: the builder's log goes to its file, to the observer, and its last lines are kept for the failure message.
 
 use crate::{
-    BuildRequest, RecordingReport, error::BuildError, host::network, outcome::Event, prepare::Prepared, recording,
+    BuildRequest, RecordingReport, error::BuildError, host::network, log_file::LogFile, outcome::Event,
+    prepare::Prepared, recording,
 };
 use fodder_gateway::{Gateway, Ledger, Settings, Socket};
-use fodder_model::proxy::Proxies;
+use fodder_model::{
+    limits::{Limit, value},
+    proxy::Proxies,
+};
 use fodder_sandbox::{BuilderExit, BuilderReport, DoorSocket, Sandbox};
 use fodder_store::Store;
-use std::{collections::VecDeque, io::Write, path::PathBuf};
+use std::{collections::VecDeque, path::PathBuf};
 
 /// Lines that a failure message shows, as in Nix.
 const TAIL_LINES: usize = 25;
@@ -23,6 +27,8 @@ pub(crate) struct Ran {
     pub(crate) tail: Vec<String>,
     /// Who was called, when there was a gateway.
     pub(crate) ledger: Option<Ledger>,
+    /// Whether all ports lead to the gateway.
+    pub(crate) all_ports: Option<bool>,
     /// What became of its exchanges, when somebody wanted to know.
     pub(crate) recording: Option<RecordingReport>,
 }
@@ -43,22 +49,28 @@ pub(crate) fn run(
     observe: &mut dyn FnMut(Event),
 ) -> Result<Ran, BuildError> {
     let log_file = store.log_path(&prepared.plan.derivation);
-    let mut log = store.open_log(&prepared.plan.derivation)?;
+    let limits = &prepared.plan.limits;
+    let kept = (value(limits, Limit::LogFile), value(limits, Limit::LogLine));
+    let mut log = LogFile::new(store.open_log(&prepared.plan.derivation)?, kept.0, kept.1);
     let mut tail = Tail::default();
     let mut write_error = None;
     let gateway = open_gateway(prepared)?;
     observe(Event::Started);
     let mut on_log = |piece: &[u8]| {
         if write_error.is_none() {
-            write_error = log.write_all(piece).err();
+            write_error = log.write(piece).err();
         }
         tail.feed(piece);
         observe(Event::Log(piece.to_vec()));
     };
+    let mut all_ports = gateway.as_ref().map(|_| false);
     let report = sandbox.run_with_door(&prepared.plan.sandbox, &mut on_log, &mut |purpose, socket| {
         if let Some(gateway) = &gateway {
             gateway.serve(match purpose {
-                DoorSocket::Redirected => Socket::Redirected(socket),
+                DoorSocket::Redirected => {
+                    all_ports = Some(true);
+                    Socket::Redirected(socket)
+                }
                 DoorSocket::Port => Socket::Port(socket),
                 DoorSocket::Names => Socket::Names(socket),
             });
@@ -73,9 +85,10 @@ pub(crate) fn run(
         }
         Some(_) | None => None,
     };
-    match write_error {
+    let finished = log.finish();
+    match write_error.or(finished.err()) {
         Some(source) => Err(BuildError::Write { path: log_file, source }),
-        None => Ok(Ran { report, log_file, tail: tail.finish(), ledger, recording }),
+        None => Ok(Ran { report, log_file, tail: tail.finish(), ledger, all_ports, recording }),
     }
 }
 
@@ -111,16 +124,22 @@ struct Tail {
 
 impl Tail {
     fn feed(&mut self, piece: &[u8]) {
-        for byte in piece {
-            match byte {
-                b'\n' => self.end_line(),
+        for part in piece.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
+            let (text, end) = match part {
+                [text @ .., end @ (b'\n' | b'\r')] => (text, Some(*end)),
+                text => (text, None),
+            };
+            let kept = text.len().min(TAIL_LINE_LIMIT.saturating_sub(self.current.len()));
+            self.current.extend(&text[..kept]);
+            self.is_cut |= kept < text.len();
+            match end {
+                Some(b'\n') => self.end_line(),
                 // A progress bar starts its line again.
-                b'\r' => {
+                Some(_) => {
                     self.current.clear();
                     self.is_cut = false;
                 }
-                byte if self.current.len() < TAIL_LINE_LIMIT => self.current.push(*byte),
-                _ => self.is_cut = true,
+                None => {}
             }
         }
     }

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fodder_build::Substitution;
 use fodder_model::{
+    limits::{self, Limit, LimitSettings},
     network_policy::Destination,
     plan::{ExtraPath, NetworkMode},
     rewrite::SelfReferences,
@@ -33,6 +34,8 @@ pub(crate) enum Verb {
     Build(BuildArguments),
     /// Print the derivation that FILE stands for.
     Show(ShowArguments),
+    /// Print the log of the last build of FILE, which may also be a store path.
+    Log(LogArguments),
     /// Print what building FILE would do, and why, without doing it.
     Explain(ExplainArguments),
     /// Print the hash of a file or directory, as a fixed output of these contents would declare it.
@@ -105,15 +108,18 @@ pub(crate) struct SandboxArguments {
     /// Value of NIX_BUILD_CORES; 0 is all of this machine's.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) cores: u32,
-    /// Seconds until the build is killed; 0 is never.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    pub(crate) timeout: u64,
-    /// Seconds without output until the build is killed; 0 is never.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    pub(crate) max_silent_time: u64,
-    /// Bytes of log until the build is killed; 0 is without limit.
-    #[arg(long, value_name = "BYTES", default_value_t = 0)]
-    pub(crate) max_build_log_size: u64,
+    /// Set a limit of the build, or lift it with `none`: `--limit memory=8G --limit time=none`. `fodder explain` lists all of them.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = limits::parse_setting)]
+    pub(crate) limit: Vec<(Limit, Option<u64>)>,
+    /// Seconds until the build is killed, `--limit time`; 0 is never [default: 24 hours].
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
+    /// Seconds without output until the build is killed, `--limit silence`; 0 is never [default: 2 hours].
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) max_silent_time: Option<u64>,
+    /// Bytes of log until the build is killed, `--limit log-size`; 0 is without limit [default: 1 GiB].
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_build_log_size: Option<u64>,
     /// Where `builtin:fetchurl` looks for a flat file by its hash first: URL/sha256/HASH.
     #[arg(long, value_name = "URL", value_delimiter = ' ')]
     pub(crate) hashed_mirrors: Vec<String>,
@@ -164,6 +170,21 @@ pub(crate) struct TrustArguments {
 /// Several things in one argument, as Nix has its lists.
 #[derive(Clone, Debug)]
 pub(crate) struct Words<T>(Vec<T>);
+
+impl SandboxArguments {
+    /// Limits in Nix's own flags, where 0 is none, and in ours, which come last.
+    pub(crate) fn limits(&self) -> LimitSettings {
+        let flags = [
+            (Limit::Time, self.timeout),
+            (Limit::Silence, self.max_silent_time),
+            (Limit::LogSize, self.max_build_log_size),
+        ];
+        let nixs = flags
+            .into_iter()
+            .filter_map(|(limit, value)| Some((limit, value.map(|value| (value != 0).then_some(value))?)));
+        nixs.chain(self.limit.iter().copied()).collect()
+    }
+}
 
 impl CacheArguments {
     /// What they come to.
@@ -277,6 +298,12 @@ pub(crate) struct ExplainArguments {
     /// Print the plan itself, the very data that `build` executes.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LogArguments {
+    #[command(flatten)]
+    pub(crate) input: InputArguments,
 }
 
 #[derive(Args, Debug)]

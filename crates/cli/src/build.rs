@@ -5,7 +5,7 @@ use crate::{
     diagnose::Failure,
     network_words::tell_network,
     progress::{Progress, Ticker},
-    words::{harmless, is_terminal, print_line, print_note},
+    words::{harmless, is_terminal, print_json, print_line, print_note},
 };
 use fodder_build::{
     BuildOutcome, BuildRequest, ProfileChoice, RecordingRequest, Status, exit_code,
@@ -14,6 +14,7 @@ use fodder_build::{
 use fodder_model::{
     checks::Violation,
     derivation::{Derivation, aterm},
+    limits::LimitSettings,
     network_policy::NetworkPolicy,
     plan::Settings,
     profile,
@@ -100,9 +101,10 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         allow_nested_namespaces,
         allow_socketcall,
         cores,
-        timeout,
-        max_silent_time,
-        max_build_log_size,
+        limit: _,
+        timeout: _,
+        max_silent_time: _,
+        max_build_log_size: _,
         hashed_mirrors,
         netrc_file,
         self_references,
@@ -125,9 +127,8 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
     Ok(BuildRequest {
         settings: Settings {
             cores: *cores,
-            deadline_seconds: *timeout,
-            silence_seconds: *max_silent_time,
-            log_bytes: *max_build_log_size,
+            limits: arguments.limits(),
+            file_limits: LimitSettings::new(),
             network: network.map(Into::into),
             network_policy: NetworkPolicy {
                 allow: allow.clone(),
@@ -178,10 +179,10 @@ pub(crate) fn print_failure(failure: &Failure) {
     let status = if failure.code() == 100 { Status::InputRejected } else { Status::MiscFailure };
     let object = serde_json::json!({
         "version": 1, "success": false, "status": status, "errorMsg": failure.message(), "drvPath": null, "outputs": {},
-        "hash": null, "isolation": null, "network": null, "logFile": null, "startTime": null, "stopTime": null,
+        "hash": null, "isolation": null, "network": null, "limits": null, "logFile": null, "startTime": null, "stopTime": null,
         "cpuUser": null, "cpuSystem": null,
     });
-    print_line(&object.to_string());
+    print_json(&object.to_string());
 }
 
 fn try_build(arguments: &BuildArguments) -> Result<u8, Failure> {
@@ -222,7 +223,7 @@ fn try_build(arguments: &BuildArguments) -> Result<u8, Failure> {
     if *json {
         let text = serde_json::to_string(&outcome)
             .map_err(|error| Failure::new(format!("error: cannot write the result: {error}"), 1))?;
-        print_line(&text);
+        print_json(&text);
     } else {
         for output in outcome.outputs.values() {
             print_line(&output.path.to_string());
@@ -256,7 +257,7 @@ fn tell(outcome: &BuildOutcome) {
         tell_network(network);
     }
     if let Some(kept) = &outcome.kept {
-        print_note(&format!("note: keeping build directory \"{}\"", kept.display()));
+        print_note(&format!("note: keeping build directory \"{}\"", harmless(kept.as_os_str().as_encoded_bytes())));
     }
 }
 
@@ -269,7 +270,7 @@ fn tell_references(outcome: &BuildOutcome) {
             print_note(&format!("       in output '{}':", harmless(output.unwrap_or_default().as_bytes())));
         }
         print_note(&format!("       {}", crate::inspect_verbs::hit_line(hit)));
-        print_note(&format!("           {}", hit.context.trim()));
+        print_note(&format!("           {}", harmless(hit.context.trim())));
     }
     if outcome.references_omitted > 0 {
         let advice = "`fodder refs --to STORE-PATH DIR` lists every place";
@@ -304,7 +305,7 @@ fn link(outcome: &BuildOutcome, store: &Store, link: &Path) {
             .map_err(|error| error.to_string())
             .and_then(|path| store.make_out_link(&path, &output.path).map_err(|error| fodder_build::chain(&error)))
         {
-            print_note(&format!("warning: no link was made: {error}"));
+            print_note(&format!("warning: no link was made: {}", harmless(error)));
         }
     }
 }

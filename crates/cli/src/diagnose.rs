@@ -1,9 +1,9 @@
 //! Errors for people: what, where, and what to do. The exit code follows from the kind.
 
-use crate::words::{harmless, is_terminal, print_note};
+use crate::words::{harmless, is_terminal, print_note, print_styled_note};
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use fodder_build::{BuildError, chain, load::LoadError};
-use fodder_model::{json::InputError, plan::PlanError};
+use fodder_model::{harmless::is_deceptive, json::InputError, plan::PlanError};
 use std::path::Path;
 
 /// Longest line of an input that is shown around an error, in bytes.
@@ -49,7 +49,8 @@ impl Failure {
 
     /// Prints it and gives the exit code.
     pub(crate) fn print(self) -> u8 {
-        print_note(&self.text);
+        // Its parts were made harmless; what was rendered has colours of our own.
+        print_styled_note(&self.text);
         if let Some(hint) = self.hint {
             print_note(&format!("hint: {hint}"));
         }
@@ -81,7 +82,8 @@ impl From<LoadError> for Failure {
 /// Shows the place, as compilers do.
 fn input(path: &Path, text: &[u8], error: &InputError) -> Failure {
     let (line, column) = error.line_and_column(text);
-    let shown_path = format!("{}:{line}:{column}", path.display());
+    let name = harmless(path.as_os_str().as_encoded_bytes());
+    let shown_path = format!("{name}:{line}:{column}");
     let title = harmless(error.to_string().as_bytes());
     let line_start = text[..error.span.start.min(text.len())]
         .iter()
@@ -89,7 +91,7 @@ fn input(path: &Path, text: &[u8], error: &InputError) -> Failure {
         .map_or(0, |newline| newline + 1);
     let line_end = text[line_start..].iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| line_start + end);
     let source = String::from_utf8_lossy(&text[line_start..line_end]).into_owned();
-    if source.len() > SHOWN_LINE_LIMIT || source.is_empty() || source.chars().any(|c| c.is_control() && c != '\t') {
+    if source.len() > SHOWN_LINE_LIMIT || source.is_empty() || source.chars().any(|c| is_deceptive(c) && c != '\t') {
         return Failure::new(format!("error: {title}\n --> {shown_path}"), 100).with_hint_of(error);
     }
     // Spans count bytes of the file; the shown line is what is left of it as text, and a span may end within a character.
@@ -105,7 +107,7 @@ fn input(path: &Path, text: &[u8], error: &InputError) -> Failure {
     let end = in_line(error.span.end).max(start);
     let snippet = Snippet::source(source.as_str())
         .line_start(line)
-        .path(path.display().to_string())
+        .path(name)
         .annotation(AnnotationKind::Primary.span(start..end));
     let report = [Group::with_title(Level::ERROR.primary_title(title.as_str())).element(snippet)];
     let renderer = if is_terminal() { Renderer::styled() } else { Renderer::plain() };

@@ -4,11 +4,12 @@ use crate::{
     arguments::ExplainArguments,
     build::{load, open_to_look, request, store_root},
     diagnose::Failure,
-    words::{harmless, print_line},
+    words::{harmless, print_json, print_line},
 };
 use fodder_model::{
     bytes::ByteString,
     checks::Rules,
+    limits::{ControlGroup, Decided, DecidedLimits, Enforcement, Origin},
     network_policy::NetworkPolicy,
     options::{OutputCheck, OutputChecks},
     plan::{BuildPlan, Network, NetworkMode},
@@ -31,7 +32,7 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> Result<u8, Failure> {
             Err(Failure::new(format!("error: {}", words.replace('\n', "\n       ")), 100))
         }
         Ok(plan) if *json => {
-            print_line(&serde_json::to_string(&plan).map_err(|error| Failure::output(&error.into()))?);
+            print_json(&serde_json::to_string(&plan).map_err(|error| Failure::output(&error.into()))?);
             Ok(0)
         }
         Ok(plan) => {
@@ -64,6 +65,8 @@ fn print(plan: &BuildPlan) {
         content,
         discard_references,
         notes,
+        limits,
+        control_group,
         reasons,
         sandbox,
     } = plan;
@@ -93,6 +96,7 @@ fn print(plan: &BuildPlan) {
         let names: Vec<String> = impure_variables.iter().map(ToString::to_string).collect();
         item("variables", &format!("{} with your values, because impureEnvVars names them", names.join(", ")));
     }
+    print_limits(limits, control_group);
     print_sandbox(sandbox, reasons);
     heading("Afterwards");
     item(
@@ -212,7 +216,7 @@ fn print_sandbox(sandbox: &SandboxPlan, reasons: &BTreeMap<String, String>) {
         print_step(step, reasons);
     }
     print_process(process);
-    print_limits(limits);
+    print_kernel_limits(limits);
     print_allowed(allowed);
     print_seccomp(seccomp);
 }
@@ -260,12 +264,9 @@ fn print_step(step: &RootStep, reasons: &BTreeMap<String, String>) {
     let is_last_word = matches!(step, RootStep::Mode { .. } | RootStep::ReadOnly { .. }) && *path != *"/";
     let why = reasons.get(&path.to_string()).filter(|_| !is_last_word);
     let shown = path.to_string();
-    let text = match why {
-        Some(why) => format!("  {shown:<34} {what}\n      {why}"),
-        None => format!("  {shown:<34} {what}"),
-    };
-    for line in text.lines() {
-        print_line(&harmless(line.as_bytes()));
+    print_line(&harmless(format!("  {shown:<34} {what}")));
+    if let Some(why) = why {
+        print_line(&harmless(format!("      {why}")));
     }
 }
 
@@ -295,13 +296,63 @@ fn print_process(process: &Process) {
     }
 }
 
-fn print_limits(limits: &Limits) {
-    let Limits { deadline_seconds, silence_seconds, log_bytes, resources } = limits;
+/// What it may use up, who says so, and who keeps it.
+fn print_limits(limits: &DecidedLimits, control_group: &ControlGroup) {
     heading("Limits");
-    let or_none = |limit: &Option<u64>, unit: &str| limit.map_or("none".to_owned(), |limit| format!("{limit} {unit}"));
-    item("time", &or_none(deadline_seconds, "seconds"));
-    item("silence", &or_none(silence_seconds, "seconds"));
-    item("log", &or_none(log_bytes, "bytes"));
+    for (limit, Decided { value, origin, enforcement }) in limits {
+        let value = value.map_or("none".to_owned(), |value| limit.words(value));
+        let origin = match origin {
+            Origin::Default => "default",
+            Origin::Profile => "the profile's",
+            Origin::You => "yours",
+            Origin::File => "the file's own",
+        };
+        let keeper = match enforcement {
+            Enforcement::ControlGroup => ", kept by a control group",
+            Enforcement::Rlimit => ", kept by the kernel (setrlimit)",
+            Enforcement::Watchdog => ", watched: it can be exceeded for a moment",
+            Enforcement::Runner => ", kept by fodder",
+            Enforcement::Kernel => ", kept by the kernel",
+            Enforcement::Nothing => "",
+        };
+        print_line(&format!("  {:<17} {value} ({origin}{keeper})", limit.name()));
+    }
+    match control_group {
+        ControlGroup::Delegated { directory } => {
+            item("control group", &format!("one of the build's own in {directory}"))
+        }
+        ControlGroup::Absent { why } => item("control group", &format!("none: {why}")),
+    }
+}
+
+/// What the helper is told, beside the limits above.
+fn print_kernel_limits(limits: &Limits) {
+    // All but the last two are the values of the limits above.
+    let Limits {
+        deadline_seconds: _,
+        silence_seconds: _,
+        log_bytes: _,
+        memory_bytes: _,
+        processes: _,
+        scratch,
+        scratch_bytes: _,
+        scratch_files: _,
+        control_group: _,
+        settings,
+        oom_score,
+        resources,
+    } = limits;
+    heading("Settings of the kernel");
+    for directory in scratch {
+        item("measured", &directory.to_string());
+    }
+    for (name, value) in settings {
+        item(name, &value.to_string());
+    }
+    item(
+        "oom_score_adj",
+        &format!("{oom_score}: when the machine has no memory left, the build is killed before your programs"),
+    );
     for limit in resources {
         let value = |value: Option<u64>| match value {
             None => "as yours".to_owned(),
@@ -333,7 +384,7 @@ fn print_seccomp(seccomp: &SeccompPolicy) {
     for SeccompRule { calls, when, action, lifted_by: _, why } in rules {
         let when = if when.is_empty() { "" } else { " (some arguments)" };
         print_line(&format!("  {}: {}{when}", answer(action), calls.join(", ")));
-        print_line(&format!("      {why}"));
+        print_line(&format!("      {}", harmless(why)));
     }
     item("all others", &answer(default));
 }

@@ -4,11 +4,11 @@ use crate::{
     arguments::{BaseArgument, HashArguments, MethodArgument, RefsArguments},
     build::store_root,
     diagnose::Failure,
-    words::{harmless, print_line},
+    words::{harmless, print_json, print_line},
 };
 use fodder_build::{
     BuildError,
-    inspect::{self, Instructions},
+    inspect::{self, Budget, Instructions},
     locate::{self, ReferenceHit, Wanted},
 };
 use fodder_model::{content_address::ContentMethod, scan::Candidates, store_path::StorePath};
@@ -36,16 +36,22 @@ pub(crate) fn hash(arguments: &HashArguments) -> Result<u8, Failure> {
     let directory = std::fs::File::open(parent)
         .map_err(|source| Failure::from(BuildError::Read { path: parent.to_owned(), source }))?;
     let nothing = Candidates::new([]);
-    let instructions =
-        Instructions { candidates: &nothing, content: Some((method, *algo)), canonicalise: false, builder: None };
-    let found = inspect::inspect(directory.as_fd(), name, path, &instructions).map_err(BuildError::from)?;
+    let instructions = Instructions {
+        candidates: &nothing,
+        content: Some((method, *algo)),
+        canonicalise: false,
+        builder: None,
+        budget: Budget::default(),
+    };
+    let found = inspect::inspect(directory.as_fd(), name, path, &instructions, &mut inspect::Links::default())
+        .map_err(BuildError::from)?;
     let Some(content) = found.content else {
         let text = format!("error: '{}' is not a regular file that nobody may execute", path.display());
         return Err(Failure::new(text, 1).with_hint("hash directories and programs with --mode nar"));
     };
     let hash = content.hash;
     if *json {
-        print_line(
+        print_json(
             &serde_json::json!({
                 "mode": method.name(), "algorithm": hash.algorithm().name(), "sri": hash.to_sri(), "base16": hash.to_base16(),
                 "nix32": hash.to_nix32(), "base64": hash.to_base64(), "narHash": found.nar_hash.to_sri(), "narSize": found.nar_size,
@@ -66,7 +72,7 @@ pub(crate) fn hash(arguments: &HashArguments) -> Result<u8, Failure> {
 /// One place, in the form that scripts may rely on.
 pub(crate) fn hit_line(hit: &ReferenceHit) -> String {
     let ReferenceHit { output: _, file, offset, path, cause, context: _ } = hit;
-    format!("{}:{offset}  {path}  {}", harmless(file), cause.words())
+    format!("{}:{offset}  {path}  {}", harmless(&file[..]), cause.words())
 }
 
 pub(crate) fn refs(arguments: &RefsArguments) -> Result<u8, Failure> {
@@ -90,7 +96,7 @@ pub(crate) fn refs(arguments: &RefsArguments) -> Result<u8, Failure> {
             return print_line(&hit_line(&hit));
         }
         match serde_json::to_string(&hit) {
-            Ok(text) => print_line(&format!("{}{text}", std::mem::replace(&mut opening, ","))),
+            Ok(text) => print_json(&format!("{}{text}", std::mem::replace(&mut opening, ","))),
             Err(error) => failure = Some(error),
         }
     })?;

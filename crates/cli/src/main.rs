@@ -5,6 +5,7 @@ mod build;
 mod diagnose;
 mod explain;
 mod inspect_verbs;
+mod log_verb;
 mod network_words;
 mod progress;
 mod recording_verbs;
@@ -39,6 +40,7 @@ fn run(arguments: Arguments) -> Result<u8, diagnose::Failure> {
     match arguments.verb {
         Verb::Build(arguments) => build::build(&arguments),
         Verb::Show(arguments) => show::show(&arguments),
+        Verb::Log(arguments) => log_verb::log(&arguments),
         Verb::Explain(arguments) => explain::explain(&arguments),
         Verb::Hash(arguments) => inspect_verbs::hash(&arguments),
         Verb::Refs(arguments) => inspect_verbs::refs(&arguments),

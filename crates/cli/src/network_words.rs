@@ -9,7 +9,7 @@ const ROWS: usize = 10;
 
 /// Says who was called. Nothing, when nobody was.
 pub(crate) fn tell_network(network: &NetworkReport) {
-    let NetworkReport { mode: _, why: _, hosts, names, problem, recording } = network;
+    let NetworkReport { mode: _, why: _, hosts, names, problem, all_ports, recording } = network;
     if !hosts.is_empty() {
         let sum = |value: fn(&HostEntry) -> u64| hosts.iter().map(value).sum::<u64>();
         let mut callees: Vec<String> = hosts.iter().map(HostEntry::shown).collect();
@@ -24,7 +24,8 @@ pub(crate) fn tell_network(network: &NetworkReport) {
             bytes(sum(|host| host.bytes_in)),
             bytes(sum(|host| host.bytes_out))
         ));
-        let width = hosts.iter().take(ROWS).map(|host| host.shown().len()).max().unwrap_or_default();
+        let width =
+            hosts.iter().take(ROWS).map(|host| harmless(host.shown()).chars().count()).max().unwrap_or_default();
         for host in hosts.iter().take(ROWS) {
             print_note(&row(host, width));
         }
@@ -38,9 +39,17 @@ pub(crate) fn tell_network(network: &NetworkReport) {
             "  {name}  refused: only the hosts that you allowed may be called; --allow {name} would allow it"
         ));
     }
-    if let Some(NetworkProblem { kind, host, evidence, remedy }) = problem {
+    if *all_ports == Some(false) && problem.is_some() {
+        print_note(
+            "note: this kernel has no nf_tables: connections to other ports than the usual ones of fetchers were refused",
+        );
+    }
+    if let Some(NetworkProblem { kind, host, evidence, remedy, issuer }) = problem {
         let host = host.as_ref().map(|host| format!(": {}", harmless(host.as_bytes()))).unwrap_or_default();
         print_note(&format!("note: {}{host}: {}", kind.words(), harmless(evidence.as_bytes())));
+        if let Some(issuer) = issuer {
+            print_note(&format!("note: its certificate comes from '{}'", harmless(issuer.as_bytes())));
+        }
         if let Some(remedy) = remedy {
             print_note(&format!("hint: {}", harmless(remedy.as_bytes())));
         }
@@ -51,7 +60,7 @@ fn row(host: &HostEntry, width: usize) -> String {
     let shown = host.shown();
     let shown = harmless(shown.as_bytes());
     let reason = harmless(host.reason.as_deref().unwrap_or_default().as_bytes());
-    let flag = host.flag.as_ref().map(|flag| format!("; {flag} would allow it")).unwrap_or_default();
+    let flag = host.flag.as_ref().map(|flag| format!("; {} would allow it", harmless(flag))).unwrap_or_default();
     let what = match host.verdict {
         Verdict::Connected => traffic(host),
         Verdict::Cut => format!("{}, cut: {reason}", traffic(host)),

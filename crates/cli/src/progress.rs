@@ -10,6 +10,7 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
+use unicode_width::UnicodeWidthChar;
 
 /// Longest line that is held, in bytes; the rest of it is dropped and said to be.
 const LINE_LIMIT: usize = 64 * 1024;
@@ -156,10 +157,23 @@ impl Progress {
     }
 
     fn draw_line(&mut self, text: &str) {
-        let text: String = text.chars().take(width().saturating_sub(1)).collect();
+        let text = fitting(text, width().saturating_sub(1));
         let _ = write!(std::io::stderr().lock(), "\r\x1b[K{text}");
         self.drawn = Some(Instant::now());
     }
+}
+
+/// As much of a text as fits into so many columns: a line that wraps could not be taken back. Signs that take no room of their own
+/// are few in a text and many in an attack.
+fn fitting(text: &str, columns: usize) -> String {
+    let (mut used, mut narrow) = (0, 0);
+    let fits = |character: &char| {
+        let width = character.width().unwrap_or(1);
+        used += width;
+        narrow += usize::from(width == 0);
+        used <= columns && narrow <= columns
+    };
+    text.chars().take_while(fits).collect()
 }
 
 /// `copying [=====>    ] 3/12 paths, 14.2/80.1 MiB`
@@ -177,11 +191,16 @@ impl Build {
     /// Adds a piece of log; returns the lines that it ended, ready to be printed.
     fn feed(&mut self, piece: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
-        for byte in piece {
-            match byte {
-                b'\n' => lines.extend(self.end_line()),
-                byte if self.line.len() < LINE_LIMIT => self.line.push(*byte),
-                _ => self.is_cut = true,
+        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ends) = match part {
+                [text @ .., b'\n'] => (text, true),
+                text => (text, false),
+            };
+            let kept = text.len().min(LINE_LIMIT.saturating_sub(self.line.len()));
+            self.line.extend(&text[..kept]);
+            self.is_cut |= kept < text.len();
+            if ends {
+                lines.extend(self.end_line());
             }
         }
         lines
@@ -205,7 +224,7 @@ impl Build {
 
 /// What a terminal would be left with after a line that draws over itself, as progress displays do: a carriage return, and the
 /// sequences for the first column and for erasing a line, begin again. A line that ends in them is a line all the same.
-fn remaining(line: &[u8]) -> Vec<u8> {
+pub(crate) fn remaining(line: &[u8]) -> Vec<u8> {
     let mut shown: Vec<u8> = Vec::new();
     let mut before = Vec::new();
     let mut begin_again = |shown: &mut Vec<u8>| {
@@ -303,6 +322,15 @@ mod tests {
         // Hostile sizes.
         fetch_line(0, 1, u64::MAX, u64::MAX);
         fetch_line(0, 1, 1, 0);
+    }
+
+    #[test]
+    fn a_live_line_is_no_wider_than_the_terminal() {
+        assert_eq!(fitting("plain", 10), "plain");
+        assert_eq!(fitting("plain", 3), "pla");
+        assert_eq!(fitting("日本語", 5), "日本");
+        assert_eq!(fitting(&"a\u{301}".repeat(100), 3).chars().count(), 6);
+        assert!(fitting(&"\u{301}".repeat(100_000), 80).len() <= 160);
     }
 
     #[test]

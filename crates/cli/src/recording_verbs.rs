@@ -2,7 +2,7 @@
 
 use crate::{
     diagnose::Failure,
-    words::{harmless, print_line},
+    words::{harmless, print_json, print_line},
 };
 use clap::Subcommand;
 use fodder_gateway::record;
@@ -36,7 +36,7 @@ pub(crate) fn recording(verb: &RecordingVerb) -> Result<u8, Failure> {
         RecordingVerb::Show { file, json } => {
             let recording = read(file)?;
             if *json {
-                print_line(recording.write().trim_end());
+                print_json(recording.write().trim_end());
             } else {
                 show(&recording);
             }

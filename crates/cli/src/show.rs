@@ -4,10 +4,10 @@ use crate::{
     arguments::{ShowArguments, ShowFormat},
     build::{load, open_to_look, store_root},
     diagnose::Failure,
-    words::print_line,
+    words::{print_bytes, print_json, print_line},
 };
 use fodder_model::derivation::{aterm, json};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 pub(crate) fn show(arguments: &ShowArguments) -> Result<u8, Failure> {
     let ShowArguments { input, format } = arguments;
@@ -20,13 +20,13 @@ pub(crate) fn show(arguments: &ShowArguments) -> Result<u8, Failure> {
             let text = json::write_set(&set);
             if std::io::stdout().is_terminal() {
                 let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-                print_line(&serde_json::to_string_pretty(&value).unwrap_or(text));
+                print_json(&serde_json::to_string_pretty(&value).unwrap_or(text));
             } else {
-                print_line(&text);
+                print_json(&text);
             }
         }
         ShowFormat::Aterm => {
-            std::io::stdout().write_all(&aterm::write(&loaded.derivation)).map_err(|error| Failure::output(&error))?;
+            print_bytes(&aterm::write(&loaded.derivation)).map_err(|error| Failure::output(&error))?;
         }
         ShowFormat::Path => print_line(&loaded.path.to_string()),
         ShowFormat::Outputs => {

@@ -13,6 +13,8 @@ mod query;
 mod roots;
 mod verify;
 
+pub(crate) use names::store_path;
+
 use crate::{build::store_root, diagnose::Failure};
 use arguments::{StoreArguments, StoreVerb};
 use fodder_store::Store;

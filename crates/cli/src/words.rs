@@ -1,66 +1,67 @@
-//! Where words go, and making other people's words safe to print.
+//! Where words go. Whatever is printed goes through here, and nothing that goes through here can harm a terminal.
 
-use std::io::{IsTerminal, Write};
+pub(crate) use fodder_model::harmless::harmless;
+
+use crate::progress::remaining;
+use fodder_model::harmless::{harmless_json, harmless_with_colours, inert};
+use std::io::{BufRead, IsTerminal, Read, Write};
 
 /// Writes a line to standard output. A reader that went away (`fodder … | head`) is no error, as for every filter.
 pub(crate) fn print_line(line: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    let _ = writeln!(std::io::stdout().lock(), "{}", inert(line));
+}
+
+/// Writes JSON to standard output.
+pub(crate) fn print_json(json: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{}", harmless_json(json));
 }
 
 /// Writes a line to standard error.
 pub(crate) fn print_note(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", inert(line));
+}
+
+/// Writes lines with colours of our own, whose other parts are harmless.
+pub(crate) fn print_styled_note(lines: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{lines}");
+}
+
+/// Somebody else's bytes: as they are into a file or a pipe, harmless on a terminal.
+pub(crate) fn print_bytes(bytes: &[u8]) -> std::io::Result<()> {
+    let mut output = std::io::stdout().lock();
+    if !output.is_terminal() {
+        return output.write_all(bytes);
+    }
+    bytes.split_inclusive(|byte| *byte == b'\n').try_for_each(|line| match line.strip_suffix(b"\n") {
+        Some(line) => writeln!(output, "{}", harmless(line)),
+        None => write!(output, "{}", harmless(line)),
+    })
+}
+
+/// Longest piece of a line that is shown at once.
+const SHOWN_BYTES: u64 = 64 * 1024;
+
+/// A builder's log, a piece at a time: as it is into a file or a pipe; on a terminal nothing but text and colours.
+pub(crate) fn print_log(mut log: std::fs::File) -> std::io::Result<()> {
+    let mut output = std::io::stdout().lock();
+    if !output.is_terminal() {
+        return match std::io::copy(&mut log, &mut output) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            copied => copied.map(drop),
+        };
+    }
+    let mut log = std::io::BufReader::new(log);
+    let mut line = Vec::new();
+    while std::io::Read::by_ref(&mut log).take(SHOWN_BYTES).read_until(b'\n', &mut line)? > 0 {
+        let ends = line.pop_if(|byte| *byte == b'\n').is_some();
+        let shown = harmless_with_colours(remaining(&line));
+        let _ = write!(output, "{shown}{}", if ends { "\n" } else { "" });
+        line.clear();
+    }
+    Ok(())
 }
 
 /// Whether a person watches standard error.
 pub(crate) fn is_terminal() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
-}
-
-/// One line of somebody else's: colours are dropped, every other control character is spelled out, and so are the characters that
-/// turn the direction of text, so that nothing printed can pass for something else.
-pub(crate) fn harmless(line: &[u8]) -> String {
-    let text = String::from_utf8_lossy(line);
-    let mut result = String::with_capacity(text.len());
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '\t' => result.push('\t'),
-            '\u{1b}' if characters.peek() == Some(&'[') => {
-                let rest: String = characters.clone().skip(1).take_while(|c| c.is_ascii_digit() || *c == ';').collect();
-                if characters.clone().nth(1 + rest.len()) == Some('m') {
-                    characters.nth(1 + rest.len());
-                } else {
-                    result.push_str("\\u{1b}");
-                }
-            }
-            '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                result.extend(character.escape_unicode());
-            }
-            character if character.is_control() => result.extend(character.escape_default()),
-            character => result.push(character),
-        }
-    }
-    result
-}
-
-#[cfg(test)]
-mod tests {
-    use super::harmless;
-
-    #[test]
-    fn escapes_are_spelled_out_and_colours_dropped() {
-        for (line, expected) in [
-            ("plain\ttext é", "plain\ttext é"),
-            ("\u{1b}[31mred\u{1b}[0m", "red"),
-            ("\u{1b}[1;38;5;9mx\u{1b}[m", "x"),
-            ("\u{1b}[2Jgone", "\\u{1b}[2Jgone"),
-            ("\u{1b}]0;title\u{7}", "\\u{1b}]0;title\\u{7}"),
-            ("a\rb", "a\\rb"),
-            ("a\u{202e}b", "a\\u{202e}b"),
-            ("\u{9b}2J", "\\u{9b}2J"),
-        ] {
-            assert_eq!(harmless(line.as_bytes()), expected);
-        }
-    }
 }

@@ -132,6 +132,8 @@ struct Page {
     names: BTreeMap<String, NameEntry>,
     /// The names of each address.
     named: BTreeMap<IpAddr, BTreeSet<String>>,
+    /// The last of them that was asked for: where many share an address, it is the one that is called next.
+    latest: BTreeMap<IpAddr, String>,
     /// Connections that have not ended.
     open: BTreeMap<u64, (IpAddr, u16, u64, Arc<Traffic>)>,
     next: u64,
@@ -188,6 +190,7 @@ impl Book {
         for address in addresses {
             if page.named.len() < ADDRESS_LIMIT || page.named.contains_key(&address) {
                 page.named.entry(address).or_default().insert(name.to_owned());
+                page.latest.insert(address, name.to_owned());
                 entry.addresses.insert(address);
             }
         }
@@ -198,6 +201,11 @@ impl Book {
     /// The names that were answered with this address.
     pub(crate) fn names_of(&self, address: IpAddr) -> BTreeSet<String> {
         self.page().named.get(&address).cloned().unwrap_or_default()
+    }
+
+    /// What a host is called: the name that was answered with its address last, or the address.
+    pub(crate) fn latest_name(&self, address: IpAddr) -> String {
+        self.page().latest.get(&address).cloned().unwrap_or_else(|| address.to_string())
     }
 
     /// No more is written. What was still open ended with the build.

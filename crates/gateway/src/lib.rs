@@ -12,9 +12,12 @@ pub mod record;
 mod relay;
 mod resolvers;
 mod upstream;
+mod witness;
 
 pub use ledger::{HostEntry, Ledger, NameEntry, NameOutcome, Verdict};
+pub use names::is_query;
 pub use resolvers::Resolvers;
+pub use witness::missing_issuer;
 
 use fodder_model::{network_policy::NetworkPolicy, proxy::Proxies};
 use record::Tap;

@@ -9,6 +9,7 @@ use crate::{
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
     rr::{RData, Record, RecordType},
+    serialize::binary::{BinDecodable, BinDecoder},
 };
 use std::{
     collections::BTreeMap,
@@ -78,7 +79,7 @@ pub(crate) async fn answer_stream(door: &Arc<Door>, mut stream: TcpStream) {
 
 /// The answer to a query; `None` for what is no query at all.
 async fn answer(door: &Door, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
-    let message = Message::from_vec(query).ok()?;
+    let message = read_query(query)?;
     let [question] = message.queries.as_slice() else { return reply(&message, ResponseCode::FormErr, Vec::new()) };
     if message.metadata.message_type != MessageType::Query || message.metadata.op_code != OpCode::Query {
         return reply(&message, ResponseCode::NotImp, Vec::new());
@@ -106,7 +107,10 @@ async fn answer(door: &Door, query: &[u8], transport: Transport) -> Option<Vec<u
     match ask(door, query, message.metadata.id, transport).await {
         // Behind a proxy, this machine may know no names but its own.
         found if kind == RecordType::A && !is_found(&found) && !door.settings.proxies.is_empty() => {
-            let address = door.stand_ins.of(&name);
+            let Some(address) = door.stand_ins.of(&name) else {
+                door.ledger.name(&name, NameOutcome::NoAnswer, []);
+                return reply(&message, ResponseCode::ServFail, Vec::new());
+            };
             door.ledger.name(&name, NameOutcome::Found, [address]);
             reply(&message, ResponseCode::NoError, own_records(door, question, &[address]))
         }
@@ -129,13 +133,28 @@ async fn answer(door: &Door, query: &[u8], transport: Transport) -> Option<Vec<u
     }
 }
 
+/// Whether these bytes are a query that would be answered; for those who attack the reader.
+pub fn is_query(bytes: &[u8]) -> bool {
+    read_query(bytes).is_some()
+}
+
+/// A query, and nothing behind it: it goes on to servers outside as it came, and would take along what nobody has looked at.
+fn read_query(bytes: &[u8]) -> Option<Message> {
+    let mut decoder = BinDecoder::new(bytes);
+    let message = Message::read(&mut decoder).ok()?;
+    decoder.is_empty().then_some(message)
+}
+
 /// In a replay a name has an address of the replay's own, or it is known that there is no such name.
 fn replay(door: &Door, player: &Player, message: &Message, question: &Query, name: &str) -> Option<Vec<u8>> {
     if player.knows_no(name) {
         door.ledger.name(name, NameOutcome::NotFound, []);
         return reply(message, ResponseCode::NXDomain, Vec::new());
     }
-    let address = door.stand_ins.of(name);
+    let Some(address) = door.stand_ins.of(name) else {
+        door.ledger.name(name, NameOutcome::NoAnswer, []);
+        return reply(message, ResponseCode::ServFail, Vec::new());
+    };
     door.ledger.name(name, NameOutcome::Found, [address]);
     let is_wanted = question.query_type() == RecordType::A;
     let records = if is_wanted { own_records(door, question, &[address]) } else { Vec::new() };
@@ -151,12 +170,19 @@ fn is_found(answer: &Option<(Vec<u8>, Message)>) -> bool {
 pub(crate) struct StandIns(Mutex<BTreeMap<String, u16>>);
 
 impl StandIns {
-    fn of(&self, name: &str) -> IpAddr {
+    /// `None` when there are no more, which also ends what a build could fill the memory with.
+    fn of(&self, name: &str) -> Option<IpAddr> {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = u16::try_from(names.len() + 1).unwrap_or(u16::MAX);
-        let number = *names.entry(name.to_owned()).or_insert(next);
+        let number = match names.get(name) {
+            Some(number) => *number,
+            None => {
+                let next = u16::try_from(names.len() + 1).ok()?;
+                names.insert(name.to_owned(), next);
+                next
+            }
+        };
         let [high, low] = number.to_be_bytes();
-        IpAddr::V4(Ipv4Addr::new(198, 18, high, low))
+        Some(IpAddr::V4(Ipv4Addr::new(198, 18, high, low)))
     }
 }
 
@@ -257,4 +283,39 @@ async fn by_stream(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let mut answer = vec![0; usize::from(length)];
     stream.read_exact(&mut answer).await?;
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hickory_proto::rr::Name;
+
+    /// Attack: NET-8 (data behind a query). Layer: queries are nothing but queries.
+    #[test]
+    fn nothing_may_follow_a_query() {
+        let mut message = Message::query();
+        message.add_query(Query::query(Name::from_ascii("a.example.").unwrap(), RecordType::A));
+        let bytes = message.to_vec().unwrap();
+        assert_eq!(read_query(&bytes).unwrap().queries, message.queries);
+        assert!(read_query(&[&bytes[..], b"x"].concat()).is_none());
+        for length in 0..bytes.len() {
+            assert!(read_query(&bytes[..length]).is_none(), "{length}");
+        }
+        // A name that goes round in a circle.
+        let mut circle = bytes.clone();
+        circle.truncate(12);
+        circle.extend(b"\xc0\x0c\0\x01\0\x01");
+        assert!(read_query(&circle).is_none());
+    }
+
+    /// Attack: NET-8 (endless names). Layer: one address a name, and no more.
+    #[test]
+    fn names_without_end_end_with_the_addresses() {
+        let stand_ins = StandIns::default();
+        let found: std::collections::BTreeSet<_> =
+            (0..70_000).map(|number| stand_ins.of(&number.to_string())).collect();
+        assert_eq!(found.len(), 65_536);
+        assert!(found.contains(&None));
+        assert_eq!(stand_ins.of("0"), Some(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1))));
+    }
 }

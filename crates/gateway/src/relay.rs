@@ -132,7 +132,8 @@ async fn connect(door: &Arc<Door>, inside: TcpStream, target: SocketAddr) {
         reset(inside);
         return;
     }
-    let outside = match upstream::connect(target, &names, &door.settings.proxies).await {
+    let host = door.ledger.latest_name(target.ip());
+    let outside = match upstream::connect(target, &host, &door.settings.proxies).await {
         Ok(outside) => outside,
         Err(Failure { verdict, reason }) => {
             door.ledger.end(entry, verdict, Some(reason), None);
@@ -144,7 +145,7 @@ async fn connect(door: &Arc<Door>, inside: TcpStream, target: SocketAddr) {
     let _ = outside.set_nodelay(true);
     let result = match &door.settings.tap {
         Tap::Record(recorder) => {
-            let far = record::Target { address: target, names: &names, proxies: &door.settings.proxies };
+            let far = record::Target { address: target, names: &names, host: &host, proxies: &door.settings.proxies };
             record::intercept(recorder, inside, outside, far, &traffic).await
         }
         Tap::None | Tap::Replay(_) => pass_on(inside, outside, &traffic).await,

@@ -3,7 +3,7 @@
 use crate::ledger::Verdict;
 use data_encoding::BASE64;
 use fodder_model::proxy::{Proxies, Proxy};
-use std::{collections::BTreeSet, io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -25,17 +25,12 @@ fn unreachable(reason: impl Into<String>) -> Failure {
     Failure { verdict: Verdict::Unreachable, reason: reason.into() }
 }
 
-/// Connects to an address, or has a proxy do it; `names` are those that led to it.
-pub(crate) async fn connect(
-    target: SocketAddr,
-    names: &BTreeSet<String>,
-    proxies: &Proxies,
-) -> Result<TcpStream, Failure> {
-    let host = names.first().cloned().unwrap_or_else(|| target.ip().to_string());
+/// Connects to an address, or has a proxy do it, which is told `host`: the name that led to the address, or the address.
+pub(crate) async fn connect(target: SocketAddr, host: &str, proxies: &Proxies) -> Result<TcpStream, Failure> {
     let connecting = async {
-        match proxies.of(&host, target.port()) {
+        match proxies.of(host, target.port()) {
             // Nobody asks a proxy for the machine that it is asked from.
-            Some(proxy) if !target.ip().is_loopback() => through(proxy, &host, target.port()).await,
+            Some(proxy) if !target.ip().is_loopback() => through(proxy, host, target.port()).await,
             Some(_) | None => TcpStream::connect(target).await.map_err(|error| failure(&error)),
         }
     };

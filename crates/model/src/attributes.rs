@@ -211,7 +211,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
         "fodder",
         Object,
         Fodder,
-        "Settings of this program: `profile`, and `network` with `mode`, `allow` and `deny`.",
+        "Settings of this program: `profile`, `network` with `mode`, `allow` and `deny`, and `limits`.",
     ),
 ];
 

@@ -1,6 +1,7 @@
 //! Byte strings that need not be UTF-8: builder arguments, environments, host paths.
 //! Nix passes them through verbatim, so they must survive every format we write.
 
+use crate::harmless::is_deceptive;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{collections::BTreeMap, ffi::OsStr, fmt, ops::Deref, os::unix::ffi::OsStrExt, path::Path};
 
@@ -77,12 +78,12 @@ impl PartialEq<&str> for ByteString {
     }
 }
 
-/// Shows text as it is and replaces bytes that are not UTF-8; control characters are escaped, because these
+/// Shows text as it is and replaces bytes that are not UTF-8; deceptive characters are escaped, because these
 /// strings come from derivations and end up on terminals.
 impl fmt::Display for ByteString {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for character in String::from_utf8_lossy(&self.0).chars() {
-            if character.is_control() {
+            if is_deceptive(character) {
                 write!(formatter, "{}", character.escape_default())?;
             } else {
                 write!(formatter, "{character}")?;

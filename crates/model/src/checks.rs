@@ -2,6 +2,7 @@
 
 use crate::{
     content_address::{ContentAddress, ContentMethod},
+    harmless::harmless,
     hash::Hash,
     options::{OutputCheck, OutputChecks},
     store_path::StorePath,
@@ -88,7 +89,7 @@ pub enum Violation {
     },
     /// A check that names an output the derivation does not have.
     #[error(
-        "derivation '{derivation}' output check for '{output}' contains output name '{name}', but this is not a valid output of this derivation. (Valid outputs are [{}].)", valid.join(", ")
+        "derivation '{derivation}' output check for '{}' contains output name '{}', but this is not a valid output of this derivation. (Valid outputs are [{}].)", harmless(output), harmless(name), harmless(valid.join(", "))
     )]
     UnknownOutput {
         /// The derivation.

@@ -194,6 +194,7 @@ impl Derivation {
             if bytes.contains(&0) { Err(DerivationError::Nul { what }) } else { Ok(()) }
         };
         nul("builder".to_owned(), &parts.builder)?;
+        nul("system".to_owned(), parts.system.as_bytes())?;
         for (index, argument) in parts.arguments.iter().enumerate() {
             nul(format!("argument {}", index + 1), argument)?;
         }

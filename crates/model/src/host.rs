@@ -1,7 +1,7 @@
 //! What the planner must know of the machine, as plain data. Probed once by `fodder-build`; a test can make one up, and
 //! `explain` can plan for a machine it is not on.
 
-use crate::{bytes::ByteString, sandbox::BindKind, short_form::Tool};
+use crate::{bytes::ByteString, limits::MachineResources, sandbox::BindKind, short_form::Tool};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The machine.
@@ -27,6 +27,8 @@ pub struct HostFacts {
     pub certificates: Option<Certificates>,
     /// Tools that the short form asks for.
     pub tools: BTreeMap<Tool, ToolFacts>,
+    /// What it has to give.
+    pub resources: MachineResources,
     /// Whether it reaches anybody over IPv6.
     pub has_ipv6: bool,
     /// The caller's environment, for `impureEnvVars`.

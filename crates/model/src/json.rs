@@ -3,14 +3,29 @@
 //! The lexing is `serde_json`'s. Each level is read as `RawValue`s that borrow from the text, and a value's offset is the
 //! distance of its slice from the beginning. Duplicate keys are errors: `serde_json` would keep the last in silence, and
 //! a reviewer would have read the first.
+//!
+//! Texts come from anywhere. Depth is limited, so the recursion over levels is too; so is the number of values, each of which takes
+//! many times its own text in memory; and a place is written out only when there is an error at it, because a long key with many
+//! values below it would otherwise be kept once for each.
+
+mod place;
+
+pub use place::JsonPath;
 
 use crate::bytes::ByteString;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::{fmt, ops::Range};
 
-/// How deep arrays and objects may nest; serde_json's own limit.
-const DEPTH_LIMIT: usize = 128;
+/// How deep arrays and objects may nest; serde_json's own limit. Derivations have six levels, structured attributes a few more.
+pub const DEPTH_LIMIT: usize = 128;
+
+/// How many values a text may have: with about 150 bytes for each, a gigabyte of memory. A closure of twenty thousand derivations
+/// has three million.
+pub const VALUE_LIMIT: usize = 8 << 20;
+
+/// Longest word, in bytes, for which a known one is looked for that was meant: the time and memory for that grow with it.
+const NEAREST_LIMIT: usize = 100;
 
 /// Something wrong with an input, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +73,8 @@ impl std::error::Error for InputError {}
 pub struct Node {
     /// Byte range in the text.
     pub span: Range<usize>,
-    /// The JSON path.
-    pub path: String,
+    /// Where it is in the structure.
+    pub path: JsonPath,
     /// The value.
     pub value: Value,
 }
@@ -101,7 +116,7 @@ pub fn parse(text: &[u8]) -> Result<Node, InputError> {
         hint: None,
     })?;
     let raw: &RawValue = serde_json::from_str(text).map_err(|error| syntax_error(text, 0..text.len(), "", &error))?;
-    node(text, raw, "$".to_owned(), 0)
+    Levels { text, values: 0 }.node(raw, JsonPath::root(), 0)
 }
 
 fn syntax_error(text: &str, within: Range<usize>, path: &str, error: &serde_json::Error) -> InputError {
@@ -143,55 +158,68 @@ impl<'de> serde::Deserialize<'de> for RawMembers<'de> {
     }
 }
 
-fn node(text: &str, raw: &RawValue, path: String, depth: usize) -> Result<Node, InputError> {
-    let part = raw.get();
-    let offset = |part: &str| part.as_ptr() as usize - text.as_ptr() as usize;
-    let span = offset(part)..offset(part) + part.len();
-    let syntax = |error: serde_json::Error| syntax_error(text, span.clone(), &path, &error);
-    if depth > DEPTH_LIMIT {
-        let message = format!("nested more than {DEPTH_LIMIT} levels deep");
-        return Err(InputError { span, path, message, hint: None });
-    }
-    let value = match part.as_bytes()[0] {
-        b'{' => {
-            let RawMembers(raw_members) = serde_json::from_str(part).map_err(syntax)?;
-            let mut members: Vec<Member> = Vec::with_capacity(raw_members.len());
-            let mut seen = std::collections::BTreeSet::new();
-            for (raw_key, raw_value) in raw_members {
-                let key: String = serde_json::from_str(raw_key.get()).map_err(syntax)?;
-                let key_span = offset(raw_key.get())..offset(raw_key.get()) + raw_key.get().len();
-                let member_path = join_path(&path, &key);
-                if !seen.insert(key.clone()) {
-                    let message = format!("duplicate key '{key}'");
-                    return Err(InputError { span: key_span, path: member_path, message, hint: None }
-                        .with_hint("remove one of the two"));
-                }
-                members.push(Member { key, key_span, node: node(text, raw_value, member_path, depth + 1)? });
-            }
-            Value::Object(members)
-        }
-        b'[' => {
-            let elements: Vec<&RawValue> = serde_json::from_str(part).map_err(syntax)?;
-            Value::Array(
-                elements
-                    .into_iter()
-                    .enumerate()
-                    .map(|(index, element)| node(text, element, format!("{path}[{index}]"), depth + 1))
-                    .collect::<Result<_, _>>()?,
-            )
-        }
-        b'"' => Value::String(serde_json::from_str(part).map_err(syntax)?),
-        b't' => Value::Bool(true),
-        b'f' => Value::Bool(false),
-        b'n' => Value::Null,
-        _ => Value::Number(part.to_owned()),
-    };
-    Ok(Node { span, path, value })
+/// A text that is being taken apart, level by level.
+struct Levels<'a> {
+    text: &'a str,
+    /// How many there were so far.
+    values: usize,
 }
 
-fn join_path(path: &str, key: &str) -> String {
-    let is_plain = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if is_plain { format!("{path}.{key}") } else { format!("{path}[{}]", serde_json::Value::from(key)) }
+impl Levels<'_> {
+    fn node(&mut self, raw: &RawValue, path: JsonPath, depth: usize) -> Result<Node, InputError> {
+        let (text, part) = (self.text, raw.get());
+        let offset = |part: &str| part.as_ptr() as usize - text.as_ptr() as usize;
+        let span = offset(part)..offset(part) + part.len();
+        let refuse = |message: String| {
+            let at = span.start..(span.start + 1).min(text.len());
+            Err(InputError { span: at, path: path.to_string(), message, hint: None })
+        };
+        let syntax = |error: serde_json::Error| syntax_error(text, span.clone(), &path.to_string(), &error);
+        if depth > DEPTH_LIMIT {
+            return refuse(format!("nested more than {DEPTH_LIMIT} levels deep"));
+        }
+        self.values += 1;
+        if self.values > VALUE_LIMIT {
+            return refuse(format!("the text has more than {VALUE_LIMIT} values"));
+        }
+        let value = match part.as_bytes()[0] {
+            b'{' => {
+                let RawMembers(raw_members) = serde_json::from_str(part).map_err(syntax)?;
+                let here = std::sync::Arc::new(path.clone());
+                let mut members: Vec<Member> = Vec::new();
+                let mut seen = std::collections::BTreeSet::new();
+                for (raw_key, raw_value) in raw_members {
+                    let key: String = serde_json::from_str(raw_key.get()).map_err(syntax)?;
+                    let key_span = offset(raw_key.get())..offset(raw_key.get()) + raw_key.get().len();
+                    let member_path = JsonPath::member(&here, &key);
+                    if !seen.insert(key.clone()) {
+                        let message = format!("duplicate key '{}'", place::shortened(&key));
+                        let path = member_path.to_string();
+                        return Err(
+                            InputError { span: key_span, path, message, hint: None }.with_hint("remove one of the two")
+                        );
+                    }
+                    members.push(Member { key, key_span, node: self.node(raw_value, member_path, depth + 1)? });
+                }
+                Value::Object(members)
+            }
+            b'[' => {
+                let elements: Vec<&RawValue> = serde_json::from_str(part).map_err(syntax)?;
+                let here = std::sync::Arc::new(path.clone());
+                let nodes = elements
+                    .into_iter()
+                    .enumerate()
+                    .map(|(index, element)| self.node(element, JsonPath::element(&here, index), depth + 1));
+                Value::Array(nodes.collect::<Result<_, _>>()?)
+            }
+            b'"' => Value::String(serde_json::from_str(part).map_err(syntax)?),
+            b't' => Value::Bool(true),
+            b'f' => Value::Bool(false),
+            b'n' => Value::Null,
+            _ => Value::Number(part.to_owned()),
+        };
+        Ok(Node { span, path, value })
+    }
 }
 
 impl Value {
@@ -211,7 +239,7 @@ impl Value {
 impl Node {
     /// An error at this value.
     pub fn error(&self, message: impl Into<String>) -> InputError {
-        InputError { span: self.span.clone(), path: self.path.clone(), message: message.into(), hint: None }
+        InputError { span: self.span.clone(), path: self.path.to_string(), message: message.into(), hint: None }
     }
 
     /// The value on one line, shortened for messages.
@@ -309,6 +337,9 @@ impl Node {
 
 /// The known word nearest to `word`, when it is near enough to be meant.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > NEAREST_LIMIT {
+        return None;
+    }
     let lower = word.to_lowercase();
     known
         .into_iter()
@@ -336,7 +367,7 @@ mod tests {
             "at $.outputs.out.hash: expected a value of type 'string' but it is of type 'number': 12"
         );
         let last = &root.get("a b").unwrap().array().unwrap()[2];
-        assert_eq!((last.path.as_str(), last.error("").line_and_column(text)), ("$[\"a b\"][2]", (3, 19)));
+        assert_eq!((last.path.to_string().as_str(), last.error("").line_and_column(text)), ("$[\"a b\"][2]", (3, 19)));
     }
 
     #[test]
@@ -358,6 +389,7 @@ mod tests {
         assert!(parse(b"").is_err());
     }
 
+    /// Attack: DRV-6 (depth). Layer: depth limit of the JSON reader.
     #[test]
     fn nesting_is_limited_and_does_not_exhaust_the_stack() {
         let deep = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
@@ -365,6 +397,34 @@ mod tests {
         assert!(parse(deep(1000).as_bytes()).unwrap_err().message.contains("128"));
         assert!(parse(deep(1_000_000).as_bytes()).is_err());
         assert!(parse("[".repeat(1_000_000).as_bytes()).is_err());
+    }
+
+    /// A text of three megabytes would take a terabyte if every value kept its path as text.
+    ///
+    /// Attack: DRV-6 (memory). Layer: places that are shared.
+    #[test]
+    fn a_long_key_is_kept_once_however_many_values_are_below_it() {
+        let text = format!("{{\"{}\":[{}0]}}", "k".repeat(1 << 20), "1,".repeat(1 << 20));
+        let root = parse(text.as_bytes()).unwrap();
+        let Value::Object(members) = &root.value else { panic!("an object") };
+        let last = members[0].node.array().unwrap().last().unwrap();
+        let path = last.path.to_string();
+        assert!(path.len() < 200 && path.ends_with("[1048576]"), "{path}");
+    }
+
+    /// Attack: DRV-6 (count). Layer: value limit of the JSON reader.
+    #[test]
+    fn values_are_counted() {
+        let mut levels = Levels { text: "[1,2]", values: VALUE_LIMIT - 2 };
+        let raw: &RawValue = serde_json::from_str(levels.text).unwrap();
+        let error = levels.node(raw, JsonPath::root(), 0).unwrap_err();
+        assert_eq!(error.to_string(), "at $[1]: the text has more than 8388608 values");
+    }
+
+    /// A name of a hundred megabytes is compared with no other: that alone would take gigabytes.
+    #[test]
+    fn a_word_that_nobody_can_have_meant_is_compared_with_nothing() {
+        assert_eq!(nearest(&"buildPhase".repeat(10_000_000), ["buildPhase"]), None);
     }
 
     #[test]

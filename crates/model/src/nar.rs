@@ -28,6 +28,9 @@ pub const NAME_LENGTH_LIMIT: usize = 255;
 /// Longest target of a symbolic link, in bytes.
 pub const TARGET_LENGTH_LIMIT: usize = 4095;
 
+/// Most entries of an archive that is read, over all its directories. The largest known objects have half a million.
+pub const ENTRY_LIMIT: u64 = 16 << 20;
+
 /// Tokens collect here before they are passed on, so that a tree of small files is not hashed eight bytes at a time.
 const BUFFER_SIZE: usize = 16 * 1024;
 

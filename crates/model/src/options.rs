@@ -69,7 +69,7 @@ pub struct OutputCheck {
 
 /// Why an attribute cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("while parsing attribute {attribute}: {message}")]
+#[error("while parsing attribute {}: {}", crate::harmless::harmless(attribute), crate::harmless::harmless(message))]
 pub struct OptionError {
     /// Its name in the quotes that Nix gives it, with a path for nested ones.
     pub attribute: String,

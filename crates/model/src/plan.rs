@@ -4,6 +4,7 @@
 mod builtin;
 mod content;
 mod error;
+mod limits;
 mod network;
 mod root;
 mod settings;
@@ -20,11 +21,12 @@ use crate::{
     derivation::{Derivation, Kind},
     environment::{self, BUILD_DIRECTORY},
     host::{Certificates, HostFacts},
+    limits::{ControlGroup, DecidedLimits, decide},
     network_policy::NetworkPolicy,
     options::Options,
     profile::Profile,
     reference_graph::{self, DerivationOutputs, Input},
-    sandbox::{HostName, Identity, Limits, Namespace, Process, Program, Resource, ResourceLimit, SandboxPlan},
+    sandbox::{HostName, Identity, Namespace, Process, Program, SandboxPlan},
     short_form::Tool,
     store_path::StorePath,
 };
@@ -59,6 +61,10 @@ pub struct BuildPlan {
     pub discard_references: BTreeSet<String>,
     /// What the reader should know before it runs.
     pub notes: Vec<String>,
+    /// What it may use up.
+    pub limits: DecidedLimits,
+    /// Whether a control group keeps some of them.
+    pub control_group: ControlGroup,
     /// Why things are in the root, by path inside.
     pub reasons: BTreeMap<String, String>,
     /// The sandbox.
@@ -131,7 +137,8 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
     let cores = if settings.cores == 0 { host.cores } else { settings.cores };
     let start = environment::builder_inputs(derivation, options, &outputs, &graphs, cores, &host.environment);
     let mut notes = options.warnings.clone();
-    let root = root::Root {
+    let limits = decide(&settings.limits, &profile.limits, &settings.file_limits, &host.resources);
+    let mut root = root::Root {
         inputs,
         outputs: &outputs,
         host,
@@ -143,6 +150,7 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
         network: network.mode,
     }
     .steps(&mut notes)?;
+    limits::limit_tmpfs(&mut root.steps, &limits, &host.resources);
 
     let mut namespaces: BTreeSet<Namespace> =
         [Namespace::User, Namespace::Mount, Namespace::Pid, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup].into();
@@ -189,14 +197,7 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
                 "i686-linux" | "armv7l-linux" | "armv6l-linux" | "armv5tel-linux"
             ) && derivation.system != host.system,
         },
-        limits: Limits {
-            deadline_seconds: some(settings.deadline_seconds),
-            silence_seconds: some(settings.silence_seconds),
-            log_bytes: some(settings.log_bytes),
-            // Not 0, as under Nix: a core_pattern that is a pipe does not heed 0, and its program is root's on the host, but it heeds 1
-            // (core(5), "Piping core dumps to a program"). No file of one byte is written either.
-            resources: vec![ResourceLimit { resource: Resource::Core, soft: Some(1), hard: Some(1) }],
-        },
+        limits: limits::sandbox_limits(&limits, &host.resources, scratch),
         seccomp: profile.seccomp.lifted(&settings.allowed),
         door: network::door(network.mode, host, &network_policy),
         allowed: settings.allowed.clone(),
@@ -218,13 +219,11 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
         content: content::content(derivation, settings.self_references),
         discard_references: options.discard_references.clone(),
         notes,
+        limits,
+        control_group: host.resources.control_group.clone(),
         reasons: root.reasons,
         sandbox,
     })
-}
-
-fn some(limit: u64) -> Option<u64> {
-    (limit != 0).then_some(limit)
 }
 
 fn refuse_what_cannot_run(request: &Request<'_>) -> Result<(), PlanError> {

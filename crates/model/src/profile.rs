@@ -1,16 +1,18 @@
 //! Sandbox profiles: reviewed data that says what a sandbox shows, entry by entry, each with its reason.
 
+mod limits;
 mod network;
 
 pub use network::ProfileNetwork;
 
 use crate::{
     bytes::ByteString,
+    limits::LimitSettings,
     sandbox::{Access, SeccompPolicy},
 };
 use network::NetworkText;
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A profile with everything that it extends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct Profile {
     pub seccomp: SeccompPolicy,
     /// Who may be called from fixed-output builds.
     pub network: ProfileNetwork,
+    /// What builds may use up, where it differs from the defaults.
+    pub limits: LimitSettings,
 }
 
 /// One thing in the root.
@@ -190,6 +194,7 @@ struct ProfileText {
     #[serde(default)]
     entry: Vec<EntryText>,
     network: Option<NetworkText>,
+    limits: Option<BTreeMap<String, toml::Value>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -225,6 +230,7 @@ pub fn parse(name: &str, text: &str) -> Result<Profile, ProfileError> {
         entries: Vec::new(),
         seccomp,
         network: ProfileNetwork::default(),
+        limits: LimitSettings::new(),
     };
     let mut layers = Vec::new();
     let mut next = Some((name.to_owned(), text.to_owned()));
@@ -246,6 +252,9 @@ pub fn parse(name: &str, text: &str) -> Result<Profile, ProfileError> {
         profile.summary = layer.summary.unwrap_or_default();
         if let Some(network) = layer.network {
             profile.network = network.read().map_err(|message| syntax(&layer_name, message))?;
+        }
+        if let Some(table) = layer.limits {
+            profile.limits.extend(limits::read(table).map_err(|message| syntax(&layer_name, message))?);
         }
         for (index, text) in layer.entry.into_iter().enumerate() {
             let entry = entry(text).map_err(|message| ProfileError::Entry {

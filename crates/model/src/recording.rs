@@ -9,11 +9,15 @@ pub use difference::{Change, Difference, differences};
 pub use matching::Answers;
 pub use redact::Redactor;
 
+use crate::json::{self, InputError};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The only version there is.
 pub const VERSION: u32 = 1;
+
+/// Largest file that is read, in bytes. A large `npm ci`, with two thousand exchanges, makes four megabytes.
+pub const SIZE_LIMIT: usize = 256 << 20;
 
 /// Everything that one build exchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +127,12 @@ pub enum RecordingError {
     /// It is something else, or was changed.
     #[error("this is not a recording")]
     Syntax(#[source] serde_json::Error),
+    /// It is no JSON, or JSON that two readers would understand differently.
+    #[error("this is not a recording")]
+    Text(#[source] InputError),
+    /// It is larger than any recording.
+    #[error("this is larger than {SIZE_LIMIT} bytes")]
+    TooLarge,
     /// It is from another time.
     #[error("this is a recording of version {found}, and only version {VERSION} can be read")]
     Version {
@@ -144,8 +154,11 @@ pub enum RecordingError {
 impl Recording {
     /// Reads one, and refuses what could not have been written.
     pub fn parse(text: &[u8]) -> Result<Self, RecordingError> {
+        if text.len() > SIZE_LIMIT {
+            return Err(RecordingError::TooLarge);
+        }
+        let value = json::parse(text).map_err(RecordingError::Text)?.to_serde();
         // The version first: another one's fields are not ours to judge.
-        let value: serde_json::Value = serde_json::from_slice(text).map_err(RecordingError::Syntax)?;
         if let Some(found) = value.get("version").and_then(serde_json::Value::as_u64)
             && found != u64::from(VERSION)
         {
@@ -191,6 +204,9 @@ impl Exchange {
         };
         let are_headers =
             |headers: &[(String, String)]| headers.iter().all(|(name, value)| is_token(name) && is_line(value));
+        if !is_token(&request.method) || !is_line(&request.url) || !are_headers(&request.headers) {
+            return Err("a request that nobody makes");
+        }
         if !is_hash(&request.body) || response.as_ref().is_some_and(|response| !is_hash(&response.body)) {
             return Err("a body whose sha256 is not 64 hexadecimal digits");
         }

@@ -257,6 +257,23 @@ pub struct Limits {
     pub silence_seconds: Option<u64>,
     /// Bytes of log until the build is killed.
     pub log_bytes: Option<u64>,
+    /// Memory of all processes together, and of the tmpfs in the root.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads at one time.
+    pub processes: Option<u64>,
+    /// Directories of the host's whose contents are measured while the build runs.
+    pub scratch: Vec<ByteString>,
+    /// Bytes on disk of all that is in them.
+    pub scratch_bytes: Option<u64>,
+    /// Files and directories in them.
+    pub scratch_files: Option<u64>,
+    /// A control group, by its directory, in which the build gets one of its own; memory and processes are then limited by it.
+    /// Where it cannot be had after all, they are watched, and the report says so.
+    pub control_group: Option<ByteString>,
+    /// Settings of the user namespace, by their file below `/proc/sys`; never raised.
+    pub settings: Vec<(String, u64)>,
+    /// How much rather than others the build is killed when the machine has no memory left (`oom_score_adj`).
+    pub oom_score: u16,
     /// setrlimit(2), in this order.
     pub resources: Vec<ResourceLimit>,
 }
@@ -284,6 +301,8 @@ pub enum Resource {
     Processes,
     FileSize,
     Data,
+    LockedMemory,
+    MessageQueues,
 }
 
 /// A seccomp filter: the first rule that matches answers, else the default.

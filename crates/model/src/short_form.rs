@@ -13,6 +13,7 @@ pub use packages::commands_of;
 use crate::{
     attributes::{self, AttributeKind},
     json::{InputError, Member, Node, Value, nearest},
+    limits::{self, LimitSettings},
     network_policy::Destination,
     plan::NetworkMode,
     store_path::StorePath,
@@ -36,6 +37,8 @@ pub struct ShortForm {
     pub profile: Option<String>,
     /// What it says about its network.
     pub network: FileNetwork,
+    /// Limits that it sets itself; they can only be lower than what there would be.
+    pub limits: LimitSettings,
     /// Place of the whole object, for errors that concern all of it.
     place: Node,
 }
@@ -110,6 +113,7 @@ pub fn read(root: &Node) -> Result<ShortForm, InputError> {
         tools: Vec::new(),
         profile: None,
         network: FileNetwork::default(),
+        limits: LimitSettings::new(),
         place: root.clone(),
     };
     for member in root.object()? {
@@ -172,7 +176,8 @@ fn settings(node: &Node, form: &mut ShortForm) -> Result<(), InputError> {
                 form.profile = Some(name.to_owned());
             }
             "network" => form.network = network(&member.node)?,
-            key => return Err(unknown_setting(&member.node, key, &["profile", "network"])),
+            "limits" => form.limits = limits(&member.node)?,
+            key => return Err(unknown_setting(&member.node, key, &["profile", "network", "limits"])),
         }
     }
     Ok(())
@@ -216,13 +221,35 @@ fn network(node: &Node) -> Result<FileNetwork, InputError> {
     Ok(network)
 }
 
+/// What a file sets itself to: texts with units, as on the command line. It cannot lift anything.
+fn limits(node: &Node) -> Result<LimitSettings, InputError> {
+    let read = |member: &Member| {
+        let node = &member.node;
+        let limit = limits::find(&member.key).map_err(|error| {
+            let error = node.error(error.to_string());
+            match nearest(&member.key, limits::LIMITS.iter().map(|info| info.name)) {
+                Some(known) => error.with_hint(format!("did you mean '{known}'?")),
+                None => error,
+            }
+        })?;
+        let value = limit.parse_value(node.string()?).map_err(|error| node.error(error.to_string()))?;
+        match value {
+            Some(value) => Ok((limit, Some(value))),
+            None => Err(node
+                .error(format!("a file cannot lift the limit '{limit}'"))
+                .with_hint(format!("remove it; whoever builds it can say --limit {limit}=none"))),
+        }
+    };
+    node.object()?.iter().map(read).collect()
+}
+
 impl ShortForm {
     fn attribute(&mut self, member: &Member) -> Result<(), InputError> {
         let Member { key, key_span, node } = member;
         if let Some(meant) = attributes::meant(key) {
             return Err(InputError {
                 span: key_span.clone(),
-                path: node.path.clone(),
+                path: node.path.to_string(),
                 message: format!("unknown attribute '{key}'"),
                 hint: Some(format!("did you mean '{meant}'? (put it into 'env' if it is a variable of your own)")),
             });
@@ -301,7 +328,11 @@ impl ShortForm {
                 "write './{path}' for a file next to this one; paths with spaces go into an array"
             )));
         }
-        self.sources.push(SourceFile { path: path.to_owned(), span: node.span.clone(), json_path: node.path.clone() });
+        self.sources.push(SourceFile {
+            path: path.to_owned(),
+            span: node.span.clone(),
+            json_path: node.path.to_string(),
+        });
         Ok(())
     }
 

@@ -1,13 +1,14 @@
 //! Starting a sandbox: which program is the helper, and how it is started.
 
 use crate::{
+    control_group::ControlGroup,
     error::{RunnerDoing, SandboxError},
     helper,
     pump::Supervision,
     report::BuilderReport,
     steps::{LeftOut, SetupStep},
     terminal::Terminal,
-    wire::{DoorSocket, HELPER_ARGUMENT, OPEN_FILES_VARIABLE, socket_pair},
+    wire::{CONTROL_GROUP_VARIABLE, DoorSocket, HELPER_ARGUMENT, OPEN_FILES_VARIABLE, socket_pair},
 };
 use fodder_model::{bytes::ByteString, sandbox::SandboxPlan};
 use nix::{
@@ -160,17 +161,40 @@ impl Sandbox {
         let Terminal { master, slave } = Terminal::open(&plan.identity).runner("open a pseudo-terminal")?;
         let (socket, helper_socket) = socket_pair().runner("make a socket pair")?;
         let written = sealed_plan(plan).runner("write the plan into memory")?;
-        let child = self.start(written, helper_socket, slave)?;
-        let supervision = Supervision::new(child, master, socket, &plan.limits);
+        let limits = &plan.limits;
+        let made = limits.control_group.as_ref().map(|parent| {
+            ControlGroup::create(parent.as_path(), limits.memory_bytes, limits.processes)
+                .map_err(|error| format!("no control group could be made in '{parent}': {error}"))
+        });
+        let (group, refused) = match made.transpose() {
+            Ok(group) => (group, None),
+            Err(words) => (None, Some(words)),
+        };
+        let child = self.start(written, helper_socket, slave, group.as_ref())?;
+        let supervision = Supervision::new(child, master, socket, limits);
         let ended = supervision.run(self.canceller.event(), on_log, on_door)?;
-        ended.map_err(|failure| SandboxError::from_failure(failure, plan))
+        let mut report = ended.map_err(|failure| SandboxError::from_failure(failure, plan))?;
+        report.control_group_refused = refused;
+        if let Some(group) = &group {
+            report.take_group(group.report(), limits.memory_bytes);
+        }
+        Ok(report)
     }
 
     /// The runner keeps none of the three descriptors: each is the sign of somebody's life.
-    fn start(&self, plan: File, socket: OwnedFd, slave: OwnedFd) -> Result<Child, SandboxError> {
+    fn start(
+        &self,
+        plan: File,
+        socket: OwnedFd,
+        slave: OwnedFd,
+        group: Option<&ControlGroup>,
+    ) -> Result<Child, SandboxError> {
         let mut command = Command::new(&self.helper.path);
         command.arg0("fodder-sandbox-helper").arg(HELPER_ARGUMENT).env_clear();
         command.env(OPEN_FILES_VARIABLE, self.open_files.to_string());
+        if let Some(group) = group {
+            command.env(CONTROL_GROUP_VARIABLE, group.path());
+        }
         command.stdin(plan).stdout(socket).stderr(slave);
         let started = command.spawn();
         started.map_err(|source| SandboxError::HelperStart { path: self.helper.path.clone(), source })

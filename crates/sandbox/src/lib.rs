@@ -17,6 +17,7 @@
 //! the root, gives everything up, and executes the builder (`enter`). Each dies with the one before it.
 #![deny(unsafe_code)]
 
+mod control_group;
 mod enter;
 mod error;
 mod helper;
@@ -29,14 +30,16 @@ mod steps;
 mod sys;
 mod terminal;
 mod wire;
+mod writers;
 
 pub use error::SandboxError;
 pub use launch::{
     Canceller, Helper, InternalProgram, Sandbox, dispatch_helper, dispatch_helper_with, dispatch_helper_without,
 };
-pub use report::{BuilderExit, BuilderReport, Enforced, Landlock, LandlockScope, SessionKeyring};
+pub use report::{BuilderExit, BuilderReport, Enforced, GroupReport, Landlock, LandlockScope, SessionKeyring, Used};
 pub use steps::SetupStep;
 pub use wire::DoorSocket;
+pub use writers::{Writers, hold_off_writers};
 
 /// The version of Landlock in this kernel; 0 for none.
 pub fn landlock_abi() -> u32 {

@@ -1,8 +1,8 @@
 //! The runner's side of a run: passes the log on, keeps the limits that concern the log, and does not let go before
 //! everything inside is gone.
 //!
-//! The log's end (EIO on the terminal's master) is the build's end, as in Nix: a builder that closed its standard output
-//! and error and goes on is killed; one that had exited keeps its status.
+//! The builder's exit is the build's end, not that of its log (EIO on the terminal's master): a builder may close its standard
+//! output and error and go on, which Nix takes for the end, and a daemon that keeps them open is killed with the builder.
 
 use crate::{
     error::{RunnerDoing, SandboxError},
@@ -55,7 +55,6 @@ pub(crate) struct Supervision {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
-    LogEnded,
     Silent { seconds: u64 },
     LogLimitExceeded { bytes: u64 },
     Cancelled,
@@ -63,7 +62,20 @@ enum Reason {
 
 impl Supervision {
     pub(crate) fn new(helper: Child, log: OwnedFd, socket: OwnedFd, limits: &Limits) -> Self {
-        let Limits { deadline_seconds, silence_seconds, log_bytes, resources: _ } = limits;
+        let Limits {
+            deadline_seconds,
+            silence_seconds,
+            log_bytes,
+            memory_bytes: _,
+            processes: _,
+            scratch: _,
+            scratch_bytes: _,
+            scratch_files: _,
+            control_group: _,
+            settings: _,
+            oom_score: _,
+            resources: _,
+        } = limits;
         Supervision {
             helper,
             socket,
@@ -94,12 +106,16 @@ impl Supervision {
         let status = self.helper.wait().runner("wait for the sandbox helper")?;
         self.drain(on_log)?;
         match self.last_word.take() {
-            Some(HelperWord::Finished { ending, cpu_user_micros, cpu_system_micros, enforced }) => {
+            Some(HelperWord::Finished { ending, cpu_user_micros, cpu_system_micros, enforced, used }) => {
                 Ok(Ok(BuilderReport {
                     exit: self.exit(ending),
                     cpu_user: Duration::from_micros(cpu_user_micros),
                     cpu_system: Duration::from_micros(cpu_system_micros),
                     enforced,
+                    used,
+                    control_group: None,
+                    control_group_refused: None,
+                    log_bytes: self.log_bytes_seen,
                 }))
             }
             // Whatever else went wrong, that is why it ended.
@@ -164,16 +180,13 @@ impl Supervision {
         Ok(())
     }
 
-    /// Reads once; at the end of the log the builder has nothing more to do.
+    /// Reads once. A log that has ended has nobody left to write to it; the builder may go on without.
     fn read_log(&mut self, on_log: &mut dyn FnMut(&[u8])) -> Result<(), SandboxError> {
         let Some(log) = &self.log else { return Ok(()) };
         let mut buffer = [0; CHUNK_BYTES];
         match read(log, &mut buffer) {
             Err(Errno::EINTR | Errno::EAGAIN) => {}
-            Ok(0) | Err(Errno::EIO) => {
-                self.log = None;
-                self.end(Reason::LogEnded);
-            }
+            Ok(0) | Err(Errno::EIO) => self.log = None,
             Err(errno) => return Err(errno).runner("read the build log"),
             Ok(length) => {
                 self.last_output = Instant::now();
@@ -263,6 +276,7 @@ impl Supervision {
             (Some(Reason::LogLimitExceeded { bytes }), _) => BuilderExit::LogLimitExceeded { bytes },
             (Some(Reason::Silent { seconds }), Ending::Signaled(libc::SIGKILL)) => BuilderExit::Silent { seconds },
             (Some(Reason::Cancelled), Ending::Signaled(libc::SIGKILL)) => BuilderExit::Cancelled,
+            (_, Ending::OverLimit { limit, allowed, used }) => BuilderExit::OverLimit { limit, allowed, used },
             (_, Ending::Deadline) => BuilderExit::TimedOut { seconds: self.deadline_seconds.unwrap_or_default() },
             (_, Ending::Exited(code)) => BuilderExit::Exited(code),
             (_, Ending::Signaled(signal)) => BuilderExit::Signaled(signal),

@@ -1,6 +1,9 @@
 //! What a run tells: how the builder ended, what it used, which protections it ran under.
 
-use fodder_model::sandbox::{Namespace, Weakening};
+use fodder_model::{
+    limits::Limit,
+    sandbox::{Namespace, Weakening},
+};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -15,6 +18,65 @@ pub struct BuilderReport {
     pub cpu_system: Duration,
     /// The protections that were in force.
     pub enforced: Enforced,
+    /// What it used, as far as somebody looked.
+    pub used: Used,
+    /// What the control group counted, where there was one.
+    pub control_group: Option<GroupReport>,
+    /// Why there was none although the plan has one.
+    pub control_group_refused: Option<String>,
+    /// Bytes that it wrote to its log, as far as they were read.
+    pub log_bytes: u64,
+}
+
+impl BuilderReport {
+    /// What a group counted is exact, and whoever it killed was killed by a limit.
+    pub(crate) fn take_group(&mut self, group: GroupReport, allowed: Option<u64>) {
+        if let (BuilderExit::Signaled(libc::SIGKILL), Some(allowed)) = (self.exit, allowed)
+            && group.out_of_memory_kills > 0
+        {
+            let used = group.memory_peak_bytes.unwrap_or(allowed);
+            self.exit = BuilderExit::OverLimit { limit: Limit::Memory, allowed, used };
+        }
+        self.used.memory_bytes = group.memory_peak_bytes.or(self.used.memory_bytes);
+        self.used.processes = group.processes_peak.or(self.used.processes);
+        self.cpu_user = group.cpu_user.unwrap_or(self.cpu_user);
+        self.cpu_system = group.cpu_system.unwrap_or(self.cpu_system);
+        self.control_group = Some(group);
+    }
+}
+
+/// The most that was seen of each resource by looking now and then. Short builds are over before somebody looks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    /// Bytes of memory of all processes, shared ones once, and of the tmpfs.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub processes: Option<u64>,
+    /// Bytes on disk.
+    pub scratch_bytes: Option<u64>,
+    /// Files and directories.
+    pub scratch_files: Option<u64>,
+    /// Settings of the plan that this kernel, or a read-only `/proc/sys`, did not take.
+    pub refused_settings: Vec<String>,
+}
+
+/// What a control group counted, exactly.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupReport {
+    /// Its controllers.
+    pub controllers: BTreeSet<String>,
+    /// `memory.peak`
+    pub memory_peak_bytes: Option<u64>,
+    /// `pids.peak`
+    pub processes_peak: Option<u64>,
+    /// How often the kernel killed for want of memory.
+    pub out_of_memory_kills: u64,
+    /// How often a process could not be made.
+    pub refused_processes: u64,
+    /// Processor time of the user.
+    pub cpu_user: Option<Duration>,
+    /// Processor time of the kernel.
+    pub cpu_system: Option<Duration>,
 }
 
 /// How the builder ended.
@@ -22,7 +84,7 @@ pub struct BuilderReport {
 pub enum BuilderExit {
     /// By exit(2), or 1 when it could not be executed at all (the log then says why, in Nix's words).
     Exited(i32),
-    /// By this signal; 9 when it closed its standard output and error and went on, as Nix does.
+    /// By this signal.
     Signaled(i32),
     /// Killed at its deadline.
     TimedOut {
@@ -38,6 +100,15 @@ pub enum BuilderExit {
     LogLimitExceeded {
         /// The limit.
         bytes: u64,
+    },
+    /// Killed for using more of something than it may.
+    OverLimit {
+        /// Of what.
+        limit: Limit,
+        /// How much it may.
+        allowed: u64,
+        /// How much it was when somebody looked.
+        used: u64,
     },
     /// Killed because the caller asked for it.
     Cancelled,

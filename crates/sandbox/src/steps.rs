@@ -70,7 +70,7 @@ steps! {
     MountAttributes,
     /// Taking the old root away.
     DetachOldRoot,
-    /// No further namespaces, few inotify instances.
+    /// No further namespaces.
     NamespaceLimits,
     /// setrlimit(2).
     ResourceLimits,

@@ -1,8 +1,11 @@
 //! What the three processes tell each other: the builder-to-be tells the helper over a private pipe, the helper tells
 //! the runner over a socket. Messages are single JSON datagrams; nothing of this ever goes through the build log.
 
-use crate::{report::Enforced, sys};
-use fodder_model::sandbox::Namespace;
+use crate::{
+    report::{Enforced, Used},
+    sys,
+};
+use fodder_model::{limits::Limit, sandbox::Namespace};
 use nix::{
     cmsg_space,
     errno::Errno,
@@ -22,6 +25,9 @@ pub(crate) const HELPER_ARGUMENT: &str = "__fodder-sandbox-helper";
 
 /// The variable with the soft limit of open files that the builder is to have.
 pub(crate) const OPEN_FILES_VARIABLE: &str = "FODDER_OPEN_FILES";
+
+/// The variable with the directory of the build's own control group.
+pub(crate) const CONTROL_GROUP_VARIABLE: &str = "FODDER_CONTROL_GROUP";
 
 /// More than any message needs; the longest is a failure that quotes a path.
 const MESSAGE_BYTES: usize = 64 * 1024;
@@ -60,7 +66,7 @@ pub(crate) enum HelperWord {
     /// There is a PID 1; its pidfd comes with this message.
     Started,
     /// It is gone, and everything in its pid namespace with it.
-    Finished { ending: Ending, cpu_user_micros: u64, cpu_system_micros: u64, enforced: Enforced },
+    Finished { ending: Ending, cpu_user_micros: u64, cpu_system_micros: u64, enforced: Enforced, used: Used },
     /// The builder never ran.
     Failed(Failure),
 }
@@ -82,6 +88,7 @@ pub(crate) enum Ending {
     Exited(i32),
     Signaled(i32),
     Deadline,
+    OverLimit { limit: Limit, allowed: u64, used: u64 },
 }
 
 /// Says what was being done when an operating system call failed.

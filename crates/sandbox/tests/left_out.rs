@@ -181,7 +181,7 @@ fn the_helper_holds_what_the_caller_left_open() -> String {
         let (read, write) = leaky_pipe();
         let mut write = Some(write);
         let mut ended = false;
-        let mut whole = Vec::new();
+        let mut said = Vec::new();
         let sandbox = Sandbox::new(helper(&lab, left_out)).unwrap();
         let report = sandbox.run(&plan(&lab, "ls -1 /proc/1/fd; sleep 0.5"), &mut |log| {
             if write.take().is_some() {
@@ -189,11 +189,11 @@ fn the_helper_holds_what_the_caller_left_open() -> String {
                 poll(&mut watched, PollTimeout::from(200_u8)).unwrap();
                 ended = watched[0].any() == Some(true);
             }
-            whole.extend_from_slice(log);
+            said.extend_from_slice(log);
         });
         report.unwrap();
         // The builder has none of it in any case.
-        assert_eq!(String::from_utf8_lossy(&whole), "0\n1\n2\n");
+        assert_eq!(String::from_utf8_lossy(&said), "0\n1\n2\n");
         ended
     };
     assert!(ends_at_once(&[]), "somebody holds the pipe although all descriptors were closed");

@@ -154,7 +154,11 @@ impl CacheConnection<'_> {
             }
             (Place::Web(base), Some(http)) => {
                 let failed = |source| CacheError::Http { url: url.to_owned(), source };
-                Box::new(http.open(&absolute(base, &info.url), expected, on_retry).map_err(failed)?)
+                let Some(address) = below(base, &info.url) else {
+                    let (url, file) = (url.to_owned(), info.url.clone());
+                    return Err(CacheError::Outside { url, file });
+                };
+                Box::new(http.open(&address, expected, on_retry).map_err(failed)?)
             }
             (Place::Web(_), None) => return Err(CacheError::NotACache { url: url.to_owned() }),
         };
@@ -180,7 +184,7 @@ impl CacheConnection<'_> {
                 bytes
             }
             (Place::Web(base), Some(http)) => http
-                .get(&absolute(base, name), TEXT_LIMIT, on_retry)
+                .get(&format!("{base}/{name}"), TEXT_LIMIT, on_retry)
                 .map_err(|source| CacheError::Http { url: url.to_owned(), source })?,
             (Place::Web(_), None) => None,
         };
@@ -205,10 +209,47 @@ fn is_inside(name: &str) -> bool {
     Path::new(name).components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir))
 }
 
-/// A file of a cache on the web; narinfos may name other servers, but nothing that is not the web.
-fn absolute(base: &str, name: &str) -> String {
-    match name.starts_with("http://") || name.starts_with("https://") {
-        true => name.to_owned(),
-        false => format!("{base}/{name}"),
+/// The address of an archive, if it is below that of its cache. No signature covers what a narinfo says about the place: whoever
+/// can change it could otherwise let us call any host that we reach.
+fn below(base: &str, name: &str) -> Option<String> {
+    let base = reqwest::Url::parse(&format!("{}/", base.trim_end_matches('/'))).ok()?;
+    let address = base.join(name).ok()?;
+    // After all that an address can hide: dots, however they are spelled, other hosts, other ports.
+    let is_below = address.origin() == base.origin() && address.path().starts_with(base.path());
+    (is_below && address.username() == base.username() && address.password() == base.password())
+        .then(|| address.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::below;
+
+    /// Attack: PARSE-8, Guix 2026-07-02 (3). Layer: addresses below the cache.
+    #[test]
+    fn archives_are_below_their_cache() {
+        for (base, name, expected) in [
+            ("https://cache.example", "nar/x.nar.xz", Some("https://cache.example/nar/x.nar.xz")),
+            ("https://cache.example/a/b", "nar/x?y=1", Some("https://cache.example/a/b/nar/x?y=1")),
+            ("https://cache.example/a/", "./nar/x", Some("https://cache.example/a/nar/x")),
+            ("https://cache.example/a", "https://cache.example/a/nar/x", Some("https://cache.example/a/nar/x")),
+            ("https://cache.example/a", "https://cache.example:443/a/x", Some("https://cache.example/a/x")),
+            ("https://cache.example/a", "../x", None),
+            ("https://cache.example/a", "nar/../../x", None),
+            ("https://cache.example/a", "%2e%2E/x", None),
+            ("https://cache.example/a", ".%2e/x", None),
+            ("https://cache.example/a", "..\\x", None),
+            ("https://cache.example/a", "/x", None),
+            ("https://cache.example/a", "//other.example/a/x", None),
+            ("https://cache.example/a", "\\\\other.example/a/x", None),
+            ("https://cache.example/a", "http://cache.example/a/x", None),
+            ("https://cache.example/a", "https://cache.example:444/a/x", None),
+            ("https://cache.example/a", "https://me:secret@cache.example/a/x", None),
+            ("https://cache.example/a", "http://127.0.0.1/a/x", None),
+            ("https://cache.example/a", "http://169.254.169.254/", None),
+            ("https://cache.example/a", "file:///etc/passwd", None),
+            ("https://cache.example/a", "data:text/plain,x", None),
+        ] {
+            assert_eq!(below(base, name).as_deref(), expected, "{base} {name}");
+        }
     }
 }

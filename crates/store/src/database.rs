@@ -4,8 +4,14 @@
 //! costs two `fsync`s a command and deletes the files through which other users read), and checkpoints after 1 MiB of
 //! log instead of 160, so that the log which the next command has to read stays small.
 
-use crate::{directory::Directory, error::StoreError};
-use rusqlite::{Connection, OpenFlags, config::DbConfig};
+mod contents;
+
+use crate::{
+    directory::{Directory, file_type},
+    error::StoreError,
+};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
+use rustix::fs::FileType;
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -60,11 +66,14 @@ const BUSY_TRIES: i32 = 1200;
 const SHARED_FILE_SYSTEMS: [u64; 8] =
     [0x6969, 0x517b, 0xfe53_4d42, 0xff53_4d42, 0x0102_1997, 0x5346_414f, 0x00c3_6400, 0x0bd0_0bd0];
 
-/// Opens the database for reading and writing; an empty one is created when there is none.
-pub(crate) fn open(directory: &Directory) -> Result<Connection, StoreError> {
+/// Opens the database for reading and writing. `is_new` creates an empty one when there is none.
+pub(crate) fn open(directory: &Directory, is_new: bool) -> Result<Connection, StoreError> {
     let path = directory.child(FILE_NAME);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    check_file(directory, is_new)?;
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    flags.set(OpenFlags::SQLITE_OPEN_CREATE, is_new);
     let connection = connect(&path, flags)?;
+    check_contents(&connection, &path, is_new)?;
     let set_up = || {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.execute_batch("pragma foreign_keys = on; pragma synchronous = normal;")?;
@@ -76,34 +85,76 @@ pub(crate) fn open(directory: &Directory) -> Result<Connection, StoreError> {
         }
         connection.execute_batch("pragma wal_autocheckpoint = 256; pragma journal_size_limit = 1099511627776;")
     };
-    set_up().map_err(|source| StoreError::Database { action: "set up a connection", path, source })?;
+    set_up().map_err(|source| failed("set up a connection", path, source))?;
     Ok(connection)
 }
 
 /// Opens the database for reading. One that cannot be written and has no log beside it is taken as it is.
 pub(crate) fn open_read_only(directory: &Directory) -> Result<Connection, StoreError> {
     let path = directory.child(FILE_NAME);
+    check_file(directory, false)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = connect(&path, flags)?;
-    let read = connection.query_row("select count(*) from sqlite_master", [], |_| Ok(()));
+    let mut connection = connect(&path, flags)?;
+    let read = connection.query_row("select count(*) from sqlite_schema", [], |_| Ok(()));
     match read {
-        Ok(()) => Ok(connection),
+        Ok(()) => {}
         // Its log cannot be created here. `immutable` ignores the log, so it is right only where there is none.
-        Err(_) if !directory.child("db.sqlite-wal").exists() => {
-            connect(&immutable(&path), flags | OpenFlags::SQLITE_OPEN_URI)
+        Err(error) if !is_damage(&error) && !directory.child("db.sqlite-wal").exists() => {
+            connection = connect(&immutable(&path), flags | OpenFlags::SQLITE_OPEN_URI)?;
         }
-        Err(source) => Err(StoreError::Database { action: "read", path, source }),
+        Err(source) => return Err(failed("read", path, source)),
     }
+    check_contents(&connection, &path, false)?;
+    Ok(connection)
 }
 
 /// Creates what a new store's database consists of.
 pub(crate) fn create_tables(connection: &Connection, directory: &Directory) -> Result<(), StoreError> {
     let created = connection.execute_batch(&format!("begin exclusive; {TABLES} commit;"));
-    created.map_err(|source| StoreError::Database {
-        action: "create the tables",
-        path: directory.child(FILE_NAME),
-        source,
-    })
+    created.map_err(|source| failed("create the tables", directory.child(FILE_NAME), source))
+}
+
+/// What SQLite answered. Damage gets words of its own, since trying again is no use.
+pub(crate) fn failed(action: &'static str, path: PathBuf, source: rusqlite::Error) -> StoreError {
+    match is_damage(&source) {
+        true => StoreError::DamagedDatabase { path, problem: format!("cannot {action}: {source}") },
+        false => StoreError::Database { action, path, source },
+    }
+}
+
+/// Whether an answer means that the file does not hold what Nix and we write.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error;
+    if let Error::SqliteFailure(failure, _) = error {
+        return matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::TooBig);
+    }
+    // A value of another type, or text that is none.
+    matches!(
+        error,
+        Error::FromSqlConversionFailure(..)
+            | Error::IntegralValueOutOfRange(..)
+            | Error::InvalidColumnType(..)
+            | Error::Utf8Error(..)
+    )
+}
+
+/// SQLite opens whatever has the name, and would wait for ever at a pipe.
+fn check_file(directory: &Directory, may_be_new: bool) -> Result<(), StoreError> {
+    let problem = match directory.status(FILE_NAME)? {
+        Some(status) if file_type(&status) == FileType::RegularFile => return Ok(()),
+        None if may_be_new => return Ok(()),
+        Some(_) => "it is not a regular file",
+        None => "it is missing",
+    };
+    Err(StoreError::DamagedDatabase { path: directory.child(FILE_NAME), problem: problem.to_owned() })
+}
+
+fn check_contents(connection: &Connection, path: &Path, may_be_new: bool) -> Result<(), StoreError> {
+    match contents::check(connection, may_be_new) {
+        Ok(None) => Ok(()),
+        Ok(Some(problem)) => Err(StoreError::DamagedDatabase { path: path.to_owned(), problem }),
+        Err(source) => Err(failed("read its tables", path.to_owned(), source)),
+    }
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
@@ -113,9 +164,10 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
             std::thread::sleep(Duration::from_millis(tries.clamp(1, 50).unsigned_abs().into()));
             tries < BUSY_TRIES
         }))?;
+        contents::distrust(&connection)?;
         Ok(connection)
     };
-    open().map_err(|source| StoreError::Database { action: "open a connection", path: path.to_owned(), source })
+    open().map_err(|source| failed("open a connection", path.to_owned(), source))
 }
 
 fn immutable(path: &Path) -> PathBuf {

@@ -172,7 +172,7 @@ pub(crate) fn as_os_str(name: &std::ffi::CStr) -> &OsStr {
 }
 
 /// A name that nobody can guess or has used: 128 random bits in hexadecimal.
-pub(crate) fn random_name() -> Result<String, StoreError> {
+pub fn random_name() -> Result<String, StoreError> {
     let mut bytes = [0u8; 16];
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     filled.at("read random bytes from", "/dev/urandom")?;

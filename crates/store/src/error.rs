@@ -7,6 +7,7 @@ use fodder_model::{
     nar::{NarError, NarReadError},
     store_path::StorePath,
     store_path::StorePathError,
+    tar::TarError,
 };
 use std::{
     io,
@@ -73,6 +74,18 @@ pub enum StoreError {
         path: PathBuf,
         /// SQLite's answer.
         source: rusqlite::Error,
+    },
+    /// The database holds what neither Nix nor we write: a damaged disk, or somebody's trap.
+    #[error(
+        "the database '{}' cannot be used: {problem}; put a copy of it back, or move the store away and begin a new one; \
+         nothing was changed",
+        shown(path)
+    )]
+    DamagedDatabase {
+        /// The database file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
     },
     /// A row of the database holds something that no version of Nix writes.
     #[error("the database has the {field} '{value}' for '{path}', which is not one")]
@@ -175,6 +188,14 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong with the archive.
         source: NarReadError,
+    },
+    /// Bytes are not a tar archive, end too early, or would be unpacked elsewhere.
+    #[error("cannot unpack to '{}'", shown(path))]
+    Untar {
+        /// Where it was unpacked to.
+        path: PathBuf,
+        /// What is wrong with the archive.
+        source: TarError,
     },
     /// An object is not what was promised. The words are Nix's.
     #[error("{what} mismatch importing path '{path}';\n  specified: {specified}\n  got:       {got}")]
@@ -282,6 +303,9 @@ pub enum ImportProblem {
     /// It ends too early, or cannot be read.
     #[error("the input ended")]
     Ended,
+    /// It goes on.
+    #[error("the input goes on after its end mark; import one export at a time")]
+    Trailing,
     /// Something in it should be a store path.
     #[error("'{found}' is not a store path")]
     NotAPath {

@@ -7,6 +7,7 @@ use crate::{
     error::{ImportProblem, StoreError},
     export::MAGIC,
     path_info::PathInfo,
+    restore::SIZE_LIMIT,
     store::Store,
     unpacked::Unpacked,
 };
@@ -25,6 +26,9 @@ const PATH_LIMIT: u64 = 255;
 /// Longest signature of old versions of Nix; it is read and ignored.
 const SIGNATURE_LIMIT: u64 = 1 << 20;
 
+/// Most references of one path. Whole systems have ten thousand.
+const REFERENCE_LIMIT: u64 = 1 << 20;
+
 /// A stream, and how many paths were read from it.
 struct Stream<R> {
     input: R,
@@ -38,24 +42,30 @@ impl Store {
         let mut imported = Vec::new();
         loop {
             match stream.number()? {
-                0 => return Ok(imported),
+                0 => return stream.nothing_follows().map(|()| imported),
                 1 => {}
                 _ => return Err(stream.wrong(ImportProblem::NotAnExport)),
             }
             // First the object, then what it is: it waits in scratch.
-            let unpacked = Unpacked::read(self, &mut stream.input, u64::MAX)?;
+            let unpacked = Unpacked::read(self, &mut stream.input, SIZE_LIMIT)?;
             if stream.number()? != MAGIC {
                 return Err(stream.wrong(ImportProblem::WrongFormat));
             }
             let path = stream.path()?;
             let mut references = BTreeSet::new();
-            for _ in 0..stream.number()? {
+            let count = stream.number()?;
+            if count > REFERENCE_LIMIT {
+                return Err(stream.wrong(ImportProblem::WrongFormat));
+            }
+            for _ in 0..count {
                 references.insert(stream.path()?);
             }
             let deriver = stream.text(PATH_LIMIT)?;
             let deriver = if deriver.is_empty() { None } else { Some(stream.as_path(deriver)?) };
-            if stream.number()? == 1 {
-                stream.text(SIGNATURE_LIMIT)?;
+            match stream.number()? {
+                0 => {}
+                1 => drop(stream.text(SIGNATURE_LIMIT)?),
+                _ => return Err(stream.wrong(ImportProblem::WrongFormat)),
             }
             let info = PathInfo {
                 content_address: content_address(&path, &references, &unpacked),
@@ -104,6 +114,14 @@ impl<R: Read> Stream<R> {
     fn failed(&self, error: io::Error) -> StoreError {
         let source = (error.kind() != ErrorKind::UnexpectedEof).then_some(error);
         StoreError::Import { count: self.count, problem: ImportProblem::Ended, source }
+    }
+
+    /// A second export behind the first would not be imported, and nobody would say so.
+    fn nothing_follows(&mut self) -> Result<(), StoreError> {
+        match self.input.read(&mut [0]).map_err(|error| self.failed(error))? {
+            0 => Ok(()),
+            _ => Err(self.wrong(ImportProblem::Trailing)),
+        }
     }
 
     fn number(&mut self) -> Result<u64, StoreError> {

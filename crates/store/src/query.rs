@@ -1,6 +1,6 @@
 //! Questions to the database.
 
-use crate::{error::StoreError, path_info::PathInfo, store::Store};
+use crate::{database, error::StoreError, path_info::PathInfo, store::Store};
 use fodder_model::{
     hash::{Hash, HashAlgorithm},
     store_path::StorePath,
@@ -148,7 +148,7 @@ impl Store {
     }
 
     pub(crate) fn failed(&self, action: &'static str, source: rusqlite::Error) -> StoreError {
-        StoreError::Database { action, path: self.database_path(), source }
+        database::failed(action, self.database_path(), source)
     }
 
     fn paths(&self, action: &'static str, sql: &str, parameter: &str) -> Result<BTreeSet<StorePath>, StoreError> {

@@ -7,7 +7,7 @@ use fodder_model::{hash::Hash, store_path::StorePath};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 /// The tables as Nix 2.34 has them; the same statements do nothing where they are there already.
-const TABLES: &str = "
+pub(crate) const TABLES: &str = "
 create table if not exists SchemaMigrations (migration text primary key not null);
 create table if not exists Realisations (
     id integer primary key autoincrement not null,

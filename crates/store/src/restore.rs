@@ -22,6 +22,10 @@ use std::{
     path::Path,
 };
 
+/// Largest archive of which nobody said how large it is, in bytes: a tebibyte. Nothing that is imported comes near it; it is there for
+/// streams without an end.
+pub(crate) const SIZE_LIMIT: u64 = 1 << 40;
+
 /// Size of a piece of a file on its way to the disk.
 const CHUNK_SIZE: usize = 128 * 1024;
 
@@ -57,7 +61,7 @@ pub fn restore(input: impl Read, parent: BorrowedFd<'_>, name: &OsStr) -> Result
     let shown = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&parent)));
     let descriptor = parent.try_clone_to_owned().at("open", Path::new(name))?;
     let parent = Directory::from_descriptor(descriptor, shown.unwrap_or_default());
-    restore_in(input, &parent, name, u64::MAX)
+    restore_in(input, &parent, name, SIZE_LIMIT)
 }
 
 /// As [`restore`], for an archive of at most `limit` bytes.

@@ -17,6 +17,7 @@ use rustix::{
     io::Errno,
 };
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -113,6 +114,17 @@ impl Scratch {
         // Last: a change of owner clears the set-group-id bit.
         rustix::fs::fchmod(&descriptor, Mode::from_raw_mode(mode)).at("change the mode of", &path)?;
         Ok(descriptor)
+    }
+
+    /// Removes what is in a part under other names than these.
+    pub fn remove_others(&self, part: ScratchPart, names: &BTreeSet<&str>) -> Result<(), StoreError> {
+        let directory = self.directory.open(part.name())?;
+        for name in directory.names()? {
+            if !names.iter().any(|kept| kept.as_bytes() == name.to_bytes()) {
+                remove_tree(&directory, OsStr::from_bytes(name.to_bytes()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Where a part is, whether it exists or not.

@@ -64,11 +64,11 @@ impl Store {
         let big_lock = big_lock.at("open the lock", &lock_path)?;
         lock::wait_for(&big_lock, FlockOperation::LockShared, &lock_path)?;
         let connection = match read_schema(&database_directory)? {
-            true => database::open(&database_directory)?,
+            true => database::open(&database_directory, false)?,
             false => {
                 // Two upgrades of a shared lock would wait for each other; the conversion lets go of it first.
                 lock::wait_for(&big_lock, FlockOperation::LockExclusive, &lock_path)?;
-                let connection = database::open(&database_directory)?;
+                let connection = database::open(&database_directory, true)?;
                 if !read_schema(&database_directory)? {
                     create_state(&state)?;
                     database::create_tables(&connection, &database_directory)?;
@@ -201,7 +201,7 @@ fn open_root(root: &Path, create: bool) -> Result<Directory, StoreError> {
 /// Whether the schema is there; an error when it is not ours.
 fn read_schema(database_directory: &Directory) -> Result<bool, StoreError> {
     let path = database_directory.child("schema");
-    let file = match database_directory.open_file("schema", OFlags::RDONLY, 0) {
+    let file = match database_directory.open_file("schema", OFlags::RDONLY | OFlags::NONBLOCK, 0) {
         Ok(file) => std::fs::File::from(file),
         Err(Errno::NOENT) => return Ok(false),
         Err(error) => return Err(error).at("open", path),

@@ -7,7 +7,7 @@ use crate::{
     git,
     lock::PathLocks,
     path_info::{PathInfo, Registration},
-    restore::{OverLimit, restore_in},
+    restore::{OverLimit, SIZE_LIMIT, restore_in},
     scratch::Scratch,
     store::Store,
     tree::walk,
@@ -137,7 +137,7 @@ impl Unpacked {
 
 impl Store {
     /// Adds an object from a NAR, under the lock of its path: `open` is called when it turns out that the path is not valid
-    /// yet. Reads to the archive's last byte and no further; checks hash, size and content address; references must be valid.
+    /// yet. Nothing may follow the archive; checks hash, size and content address; references must be valid.
     /// Whether the object is to be trusted is the caller's affair. Returns what is recorded about the path, and whether it is
     /// new. `on_wait` is called before waiting for somebody else who is adding the same path.
     pub fn add_nar<R: Read, E: From<StoreError>>(
@@ -151,8 +151,10 @@ impl Store {
             return Ok((known, false));
         }
         self.check_references(info)?;
-        let limit = if info.nar_size == 0 { u64::MAX } else { info.nar_size };
-        let unpacked = Unpacked::read(self, open()?, limit).map_err(|error| over_limit(info, error))?;
+        let limit = if info.nar_size == 0 { SIZE_LIMIT } else { info.nar_size };
+        let mut input = open()?;
+        let unpacked = Unpacked::read(self, &mut input, limit).map_err(|error| over_limit(info, error))?;
+        nothing_follows(input, &unpacked)?;
         Ok((self.add_locked(&locks, unpacked, info)?, true))
     }
 
@@ -182,6 +184,17 @@ impl Store {
             None => Ok(()),
         }
     }
+}
+
+/// Reads the end of the input, too: bytes behind an archive are hashed by some and not by others, and a decompressor compares its
+/// checksum only there.
+fn nothing_follows(mut input: impl Read, unpacked: &Unpacked) -> Result<(), StoreError> {
+    let problem = match input.read(&mut [0]) {
+        Ok(0) => return Ok(()),
+        Ok(_) => NarReadError::Trailing { offset: unpacked.nar_size },
+        Err(error) => NarReadError::Input(error),
+    };
+    Err(StoreError::Unpack { path: unpacked.path(), source: problem })
 }
 
 /// An archive that is larger than it should be does not match, as Nix finds when it has read all of it.

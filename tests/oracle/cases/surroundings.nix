@@ -4,7 +4,7 @@ let make = drv: script: { inherit script drv; };
 in
 {
   process = make { } "echo $$ $PPID $0 $# > $out; id >> $out; umask >> $out; ulimit -c >> $out; cat /proc/1/personality /proc/1/cmdline >> $out; grep -E 'Cap(Inh|Prm|Eff|Amb)|NoNewPrivs|Seccomp:|Sig(Blk|Cgt)|Groups|Umask|^(Uid|Gid|PPid|NStgid|NSsid)' /proc/1/status >> $out";
-  limits = make { } "grep -v core /proc/1/limits > $out; cat /proc/1/oom_score_adj /proc/1/uid_map /proc/1/gid_map /proc/1/setgroups /proc/1/coredump_filter | sed 's/  *[0-9]*  *1$//' >> $out";
+  limits = make { } "grep -Ev 'core file|processes|file size|locked memory|open files|msgqueue' /proc/1/limits > $out; cat /proc/1/uid_map /proc/1/gid_map /proc/1/setgroups /proc/1/coredump_filter | sed 's/  *[0-9]*  *1$//' >> $out";
   streams = make { } "[ -t 0 ] || echo in; [ -t 1 ] && [ -t 2 ]; echo $? > $out; stty -a < /proc/self/fd/1 >> $out; ttysize >> $out; readlink /proc/self/fd/0 >> $out; for f in /proc/1/fd/*; do echo $f >> $out; done";
   flags = make { } "grep -h flags: /proc/1/fdinfo/0 /proc/1/fdinfo/1 /proc/1/fdinfo/2 > $out";
   standard-input = make { } "cat > $out; echo x >&0; od -c < /proc/self/fd/0 >> $out; wc -c < /dev/stdin >> $out";

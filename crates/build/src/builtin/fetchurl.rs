@@ -1,8 +1,9 @@
 //! `builtin:fetchurl`: downloads one file, or unpacks one NAR (reference, section 6.1).
 
-use super::{Attributes, failed, netrc, say};
+use super::{Attributes, failed, say};
 use fodder_model::{
     environment::BUILD_DIRECTORY,
+    netrc,
     plan::{MIRRORS_VARIABLE, NETRC_FILE},
     short_form::CERTIFICATE_BUNDLE,
 };
@@ -80,7 +81,7 @@ fn fetch(attributes: &Attributes<'_>, url: &str, file: &mut File) -> Result<(), 
 fn unpack(archive: &Path, is_compressed: bool, out: &Path) -> Result<(), String> {
     let file = BufReader::new(File::open(archive).map_err(failed("open", archive))?);
     let compression = if is_compressed { Compression::Xz } else { Compression::None };
-    let mut input = compression.reader(file).map_err(failed("decompress", archive))?;
+    let mut input = compression.cautious_reader(file).map_err(failed("decompress", archive))?;
     let (Some(parent), Some(name)) = (out.parent(), out.file_name()) else {
         return Err(format!("'{}' is no place for an output", out.display()));
     };

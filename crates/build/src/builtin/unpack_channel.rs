@@ -5,6 +5,7 @@ use fodder_store::Compression;
 use std::{
     fs::File,
     io::{BufRead, BufReader},
+    os::fd::AsFd,
     path::Path,
 };
 
@@ -32,23 +33,12 @@ pub(super) fn run(attributes: &Attributes<'_>) -> Result<(), String> {
     std::fs::rename(&first, &target).map_err(failed("rename", &first))
 }
 
-/// The archive is recognised by what is in it, whatever its name. Entries stay below `out`: one that would not is an error.
+/// The archive is recognised by what is in it, whatever its name.
 fn unpack(source: &Path, out: &Path) -> Result<(), String> {
     let mut input = BufReader::new(File::open(source).map_err(failed("open", source))?);
     let compression = Compression::recognise(input.fill_buf().map_err(failed("read", source))?);
-    let input = compression.reader(input).map_err(failed("decompress", source))?;
-    let mut archive = tar::Archive::new(input);
-    archive.set_preserve_permissions(false);
-    archive.set_preserve_ownerships(false);
-    archive.set_preserve_mtime(false);
-    archive.set_unpack_xattrs(false);
-    for entry in archive.entries().map_err(failed("read", source))? {
-        let mut entry = entry.map_err(failed("unpack", source))?;
-        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let is_inside = entry.unpack_in(out).map_err(|error| format!("cannot unpack '{path}': {error}"))?;
-        if !is_inside {
-            return Err(format!("cannot unpack '{path}': it is not below the archive's top"));
-        }
-    }
-    Ok(())
+    let input = compression.cautious_reader(input).map_err(failed("decompress", source))?;
+    let directory = File::open(out).map_err(failed("open", out))?;
+    fodder_store::unpack_tar(input, directory.as_fd(), out)
+        .map_err(|error| format!("cannot unpack '{}': {}", source.display(), crate::chain(&error)))
 }

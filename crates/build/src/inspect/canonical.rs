@@ -13,9 +13,9 @@ const KEPT_ATTRIBUTES: [&[u8]; 3] = [b"security.csm", b"security.selinux", b"sys
 /// Every time stamp in a store.
 const CANONICAL_TIME: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// Gives a file or directory its canonical owner, attributes, mode and time, in this order: changing the owner clears bits
-/// of the mode, and everything changes the time.
-pub(super) fn seal(
+/// Gives a file or directory its canonical owner, no attributes, and this mode, in this order: changing the owner clears bits of the
+/// mode.
+pub(super) fn close(
     builder: Option<u32>,
     file: BorrowedFd<'_>,
     status: &Stat,
@@ -32,6 +32,16 @@ pub(super) fn seal(
         rustix::fs::fchmod(file, Mode::from_raw_mode(mode))
             .map_err(|error| system("change the mode of", path, error))?;
     }
+    Ok(())
+}
+
+/// Lets others read a directory.
+pub(super) fn open_up(directory: BorrowedFd<'_>, path: &Path) -> Result<(), InspectError> {
+    rustix::fs::fchmod(directory, Mode::from_raw_mode(0o555)).map_err(|error| system("change the mode of", path, error))
+}
+
+/// Sets the canonical time. Last: everything else changes it.
+pub(super) fn stamp(file: BorrowedFd<'_>, path: &Path) -> Result<(), InspectError> {
     rustix::fs::futimens(file, &Timestamps { last_access: CANONICAL_TIME, last_modification: CANONICAL_TIME })
         .map_err(|error| system("change the time of", path, error))
 }

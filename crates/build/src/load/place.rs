@@ -80,7 +80,7 @@ fn find<'a>(node: &'a Node, text: &str, below: &str) -> Option<&'a Node> {
     match &node.value {
         Value::String(found) => {
             let is_it = found == text || text.strip_prefix("/nix/store/") == Some(found);
-            (is_it && node.path.ends_with(below)).then_some(node)
+            (is_it && node.path.to_string().ends_with(below)).then_some(node)
         }
         Value::Array(items) => items.iter().find_map(|item| find(item, text, below)),
         Value::Object(members) => members.iter().find_map(|member| find(&member.node, text, below)),

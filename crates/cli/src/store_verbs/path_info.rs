@@ -1,7 +1,10 @@
 //! `fodder store path-info`
 
 use super::{arguments::PathInfoArguments, names::store_paths};
-use crate::{diagnose::Failure, words::print_line};
+use crate::{
+    diagnose::Failure,
+    words::{print_json, print_line},
+};
 use fodder_model::store_path::{STORE_DIRECTORY, StorePath};
 use fodder_store::{PathInfo, Store, StoreError, references_first};
 use serde_json::{Map, Value, json};
@@ -26,7 +29,7 @@ pub(crate) fn path_info(store: &Store, arguments: &PathInfoArguments) -> Result<
             };
             object.insert(path.to_string(), entry);
         }
-        print_line(&Value::Object(object).to_string());
+        print_json(&Value::Object(object).to_string());
         return Ok(0);
     }
     let width = paths.iter().map(|path| path.to_string().len()).max().unwrap_or_default();

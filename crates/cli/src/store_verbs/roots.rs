@@ -19,7 +19,7 @@ pub(crate) fn roots(store: &Path, arguments: &RootsArguments) -> Result<u8, Fail
             let store = open_to_change(store)?;
             let path = store_path(&store, path)?;
             store.make_out_link(link, &path)?;
-            print_line(&link.display().to_string());
+            print_line(&harmless(link.as_os_str().as_encoded_bytes()));
             Ok(0)
         }
         Some(RootsVerb::Remove { link }) => {

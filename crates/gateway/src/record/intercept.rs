@@ -10,6 +10,7 @@ use super::{
 use crate::{
     ledger::{Traffic, Verdict},
     relay, upstream,
+    witness::Witness,
 };
 use fodder_model::{
     proxy::Proxies,
@@ -17,11 +18,7 @@ use fodder_model::{
 };
 use hyper::{StatusCode, body::Incoming, client::conn, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use rustls::{ClientConfig, pki_types::ServerName};
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
@@ -44,6 +41,8 @@ pub(crate) struct Target<'a> {
     pub(crate) address: SocketAddr,
     /// The names that led there.
     pub(crate) names: &'a BTreeSet<String>,
+    /// The name that led there last, or the address.
+    pub(crate) host: &'a str,
     pub(crate) proxies: &'a Proxies,
 }
 
@@ -52,14 +51,10 @@ pub(crate) async fn intercept(
     recorder: &Arc<Recorder>,
     inside: TcpStream,
     outside: TcpStream,
-    Target { address: target, names, proxies }: Target<'_>,
+    Target { address: target, names, host: known_as, proxies }: Target<'_>,
     traffic: &Arc<Traffic>,
 ) -> Result<(), Trouble> {
-    let known_as = |names: &BTreeSet<String>| match names.first() {
-        Some(name) => name.clone(),
-        None => target.ip().to_string(),
-    };
-    let all_names = if names.is_empty() { [known_as(names)].into() } else { names.clone() };
+    let all_names = if names.is_empty() { [known_as.to_owned()].into() } else { names.clone() };
     let mut first = [0; 1];
     // Where the server speaks first, as for ssh, nothing is HTTP.
     let speech = tokio::select! {
@@ -70,11 +65,11 @@ pub(crate) async fn intercept(
     let far = Far {
         recorder: Arc::clone(recorder),
         target,
-        names: names.clone(),
+        host: known_as.to_owned(),
         proxies: proxies.clone(),
         tls: None,
         is_http2: false,
-        authority: format!("{}:{}", known_as(names), target.port()),
+        authority: format!("{known_as}:{}", target.port()),
         sender: tokio::sync::Mutex::new(None),
         failure: Mutex::default(),
         is_old: AtomicBool::new(false),
@@ -93,7 +88,7 @@ pub(crate) async fn intercept(
             let lingering = relay::Lingering::new(&inside);
             finish(far, Counted::new(inside, Arc::clone(traffic)), lingering).await
         }
-        Speech::Tls => end_tls(far, inside, outside, &known_as(names), traffic).await,
+        Speech::Tls => end_tls(far, inside, outside, known_as, traffic).await,
     }
 }
 
@@ -122,13 +117,8 @@ async fn end_tls(
         return Err(cut("what is spoken inside of TLS is not HTTP, which cannot be recorded".to_owned()));
     }
     let server_name = ServerName::try_from(name.clone()).map_err(|error| cut(error.to_string()))?;
-    let witness = Arc::new(Witness { verifier: recorder.verifier.clone(), is_trusted: AtomicBool::new(false) });
-    let mut configuration = ClientConfig::builder_with_provider(super::authority::provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| cut(error.to_string()))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::clone(&witness) as Arc<dyn ServerCertVerifier>)
-        .with_no_client_auth();
+    let witness = Arc::new(Witness::new(recorder.verifier.clone()));
+    let mut configuration = witness.configuration().map_err(|error| cut(error.to_string()))?;
     configuration.alpn_protocols = protocols;
     far.tls = Some((Arc::new(configuration), server_name));
     let is_http2 = match far.connect(outside).await {
@@ -141,7 +131,7 @@ async fn end_tls(
     };
     far.is_http2 = is_http2;
     far.authority = format!("{name}:{}", far.target.port());
-    let is_trusted = witness.is_trusted.load(Ordering::Relaxed);
+    let is_trusted = witness.is_trusted();
     let kind = if is_trusted { HostKind::Https } else { HostKind::UntrustedHttps };
     recorder.host(&name, far.target.port(), kind, is_http2);
     let chosen = match (offered.is_empty(), is_http2) {
@@ -190,7 +180,8 @@ where
 struct Far {
     recorder: Arc<Recorder>,
     target: SocketAddr,
-    names: BTreeSet<String>,
+    /// What it is called, for a proxy.
+    host: String,
     proxies: Proxies,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     is_http2: bool,
@@ -283,7 +274,7 @@ impl Far {
         };
         if is_over {
             drop(guard);
-            let outside = upstream::connect(self.target, &self.names, &self.proxies)
+            let outside = upstream::connect(self.target, &self.host, &self.proxies)
                 .await
                 .map_err(|failure| Error(failure.reason))?;
             self.connect(outside).await.map_err(Error)?;
@@ -319,54 +310,5 @@ where
         let (sender, connection) = conn::http1::Builder::new().title_case_headers(true).handshake(stream).await?;
         tokio::spawn(connection);
         Ok(Sender::One(sender))
-    }
-}
-
-/// Verifies a server's certificate, and goes on when that fails: then the build is shown a certificate that it must not trust
-/// either. Only builds that do not care, as with `curl --insecure`, get any further, as they would without us.
-#[derive(Debug)]
-struct Witness {
-    verifier: Option<Arc<rustls::client::WebPkiServerVerifier>>,
-    is_trusted: AtomicBool,
-}
-
-impl ServerCertVerifier for Witness {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let is_trusted = self.verifier.as_ref().is_some_and(|verifier| {
-            verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now).is_ok()
-        });
-        self.is_trusted.store(is_trusted, Ordering::Relaxed);
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = super::authority::provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = super::authority::provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        super::authority::provider().signature_verification_algorithms.supported_schemes()
     }
 }

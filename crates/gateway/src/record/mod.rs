@@ -16,6 +16,7 @@ pub use player::{Player, read};
 pub use recorder::Recorder;
 
 pub(crate) use answer::answer;
+pub(crate) use authority::provider;
 pub(crate) use intercept::{Target, intercept};
 
 use fodder_model::recording::{Body, RecordingError};

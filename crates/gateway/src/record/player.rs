@@ -5,9 +5,10 @@ use super::{
     authority::Authority,
     bodies::{check, directory_of},
 };
-use fodder_model::recording::{Answers, Host, Recording, Redactor, Request, Response};
+use fodder_model::recording::{Answers, Host, Recording, Redactor, Request, Response, SIZE_LIMIT};
 use std::{
     collections::BTreeSet,
+    io::Read,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -106,6 +107,10 @@ impl Player {
 
 /// Reads the file alone.
 pub fn read(file: &Path) -> Result<Recording, RecordError> {
-    let text = std::fs::read(file).map_err(|source| RecordError::Read { path: file.to_owned(), source })?;
+    let mut text = Vec::new();
+    let opened = std::fs::File::open(file);
+    // One byte more than may be there, so that a larger file is seen to be one.
+    let read = opened.and_then(|opened| opened.take(SIZE_LIMIT as u64 + 1).read_to_end(&mut text));
+    read.map_err(|source| RecordError::Read { path: file.to_owned(), source })?;
     Recording::parse(&text).map_err(|source| RecordError::Recording { path: file.to_owned(), source })
 }

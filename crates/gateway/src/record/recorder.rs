@@ -21,6 +21,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+/// Most exchanges of one recording, and most hosts: a build could fill the memory with them. A large `npm ci` has two thousand.
+const EXCHANGE_LIMIT: usize = 200_000;
+
 /// Keeps what a build exchanges. Nothing of it counts before [`Recorder::finish`].
 #[derive(Debug)]
 pub struct Recorder {
@@ -119,12 +122,23 @@ impl Recorder {
     }
 
     pub(super) fn add(&self, number: u64, exchange: Exchange) {
-        self.state().exchanges.insert(number, exchange);
+        let mut state = self.state();
+        if state.exchanges.len() < EXCHANGE_LIMIT {
+            state.exchanges.insert(number, exchange);
+        } else {
+            let problem = format!("the build makes more than {EXCHANGE_LIMIT} requests");
+            state.error.get_or_insert_with(|| io::Error::other(problem));
+        }
     }
 
     /// How a host was reached; the best way counts.
     pub(crate) fn host(&self, name: &str, port: u16, kind: HostKind, http2: bool) {
         let mut state = self.state();
+        if state.hosts.len() >= EXCHANGE_LIMIT {
+            let problem = format!("the build calls more than {EXCHANGE_LIMIT} hosts");
+            state.error.get_or_insert_with(|| io::Error::other(problem));
+            return;
+        }
         let host = state.hosts.entry(format!("{name}:{port}")).or_insert(Host { kind, http2 });
         host.kind = host.kind.max(kind);
         host.http2 |= http2;
@@ -148,7 +162,10 @@ impl Recorder {
     }
 
     pub(super) fn cannot_record(&self, what: String) {
-        self.state().not_recorded.insert(what);
+        let mut state = self.state();
+        if state.not_recorded.len() < EXCHANGE_LIMIT {
+            state.not_recorded.insert(what);
+        }
     }
 
     pub(super) fn start_body(&self) -> Option<Writer> {

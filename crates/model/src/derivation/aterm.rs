@@ -120,7 +120,7 @@ pub fn parse(name: &str, text: &[u8]) -> Result<Derivation, InputError> {
         return Err(reader.error("derivation does not start with 'Derive' or 'DrvWithVersion'"));
     }
     reader.at = "Derive(".len();
-    let outputs = reader.list(|reader| {
+    let outputs = reader.map(|reader| {
         reader.expect(b'(')?;
         let start = reader.at;
         let name = reader.text_string()?;
@@ -130,19 +130,19 @@ pub fn parse(name: &str, text: &[u8]) -> Result<Derivation, InputError> {
             *field = reader.text_string()?;
         }
         reader.expect(b')')?;
-        Ok((start, name, rest))
+        Ok((name, (start, rest)))
     })?;
     reader.expect(b',')?;
-    let input_derivations = reader.list(|reader| {
+    let input_derivations = reader.map(|reader| {
         reader.expect(b'(')?;
         let path = reader.store_path()?;
         reader.expect(b',')?;
-        let outputs = reader.list(Reader::text_string)?;
+        let outputs = reader.map(|reader| Ok((reader.text_string()?, ())))?;
         reader.expect(b')')?;
-        Ok((path, outputs.into_iter().collect()))
+        Ok((path, outputs.into_keys().collect()))
     })?;
     reader.expect(b',')?;
-    let input_sources = reader.list(Reader::store_path)?;
+    let input_sources = reader.map(|reader| Ok((reader.store_path()?, ())))?;
     reader.expect(b',')?;
     let system = reader.text_string()?;
     reader.expect(b',')?;
@@ -150,35 +150,32 @@ pub fn parse(name: &str, text: &[u8]) -> Result<Derivation, InputError> {
     reader.expect(b',')?;
     let arguments = reader.list(Reader::byte_string)?;
     reader.expect(b',')?;
-    let mut environment: BTreeMap<ByteString, ByteString> = reader
-        .list(|reader| {
-            reader.expect(b'(')?;
-            let name = reader.byte_string()?;
-            reader.expect(b',')?;
-            let value = reader.byte_string()?;
-            reader.expect(b')')?;
-            Ok((name, value))
-        })?
-        .into_iter()
-        .collect();
+    let mut environment: BTreeMap<ByteString, ByteString> = reader.map(|reader| {
+        reader.expect(b'(')?;
+        let name = reader.byte_string()?;
+        reader.expect(b',')?;
+        let value = reader.byte_string()?;
+        reader.expect(b')')?;
+        Ok((name, value))
+    })?;
     reader.expect(b')')?;
     if reader.at != text.len() {
         return Err(reader.error("the file goes on after the derivation's last ')'"));
     }
 
     let mut kinds = BTreeMap::new();
-    for (start, output_name, [path, algorithm, hash]) in outputs {
+    for (output_name, (start, [path, algorithm, hash])) in outputs {
         let place = Reader { text, at: start };
         let output =
             output(name, &output_name, &path, &algorithm, &hash).map_err(|problem| place.error(problem.to_string()))?;
-        kinds.entry(output_name).or_insert(output);
+        kinds.insert(output_name, output);
     }
     let structured_attributes = take_structured(&mut environment).map_err(|message| reader.error(message))?;
     Derivation::new(DerivationParts {
         name: name.to_owned(),
         outputs: kinds,
-        input_sources: input_sources.into_iter().collect(),
-        input_derivations: input_derivations.into_iter().collect(),
+        input_sources: input_sources.into_keys().collect(),
+        input_derivations,
         system,
         builder,
         arguments,
@@ -281,6 +278,26 @@ impl Reader<'_> {
                 }
             }
         }
+    }
+
+    /// A list in which each key may be once. Nix keeps the first or the last, and the reader of the file would not know which.
+    fn map<K: Ord, V>(
+        &mut self,
+        mut element: impl FnMut(&mut Self) -> Result<(K, V), InputError>,
+    ) -> Result<BTreeMap<K, V>, InputError> {
+        let mut map = BTreeMap::new();
+        self.list(|reader| {
+            let start = reader.at;
+            let (key, value) = element(reader)?;
+            match map.insert(key, value) {
+                None => Ok(()),
+                Some(_) => {
+                    let place = Reader { text: reader.text, at: start };
+                    Err(place.error("this is there twice").with_hint("remove one of the two"))
+                }
+            }
+        })?;
+        Ok(map)
     }
 
     fn byte_string(&mut self) -> Result<ByteString, InputError> {

@@ -88,32 +88,57 @@ fn unsupported_version(version: &Node) -> InputError {
 }
 
 fn read_map(map: &Node) -> Result<DerivationSet, InputError> {
-    let mut drafts = Vec::new();
+    let mut set = DerivationSet::new();
+    let mut waiting: BTreeMap<StorePath, (DerivationParts, &Node)> = BTreeMap::new();
+    let mut problem = None;
     for member in map.object()? {
         let path = store_path(&member.key).map_err(|message| key_error(member, message))?;
+        if set.contains_key(&path) || waiting.contains_key(&path) {
+            return Err(twice(member, &path));
+        }
         let (_, parts) = read_one(Some(&path), &member.node)?;
-        drafts.push((path, parts, &member.node));
-    }
-    // Most are complete as they are. The few that want a path or a variable filled in may need the others first.
-    let mut set = DerivationSet::new();
-    while !drafts.is_empty() {
-        let before = drafts.len();
-        let mut problem = None;
-        drafts.retain(|(path, parts, node)| match complete(node, parts.clone(), &set) {
-            Ok(derivation) => {
-                set.insert(path.clone(), derivation);
-                false
-            }
+        // Most are complete as they are. The few that want a path or a variable filled in may need the others first.
+        match complete(&member.node, parts.clone(), &set) {
+            Ok(derivation) => drop(set.insert(path, derivation)),
             Err(error) => {
                 problem.get_or_insert(error);
-                true
+                waiting.insert(path, (parts, &member.node));
             }
-        });
-        if let (Some(problem), true) = (problem, drafts.len() == before) {
-            return Err(problem);
         }
     }
-    Ok(set)
+    // Each once, when all that it waits for is there: trying all again and again would take the square of the time.
+    let mut needs: BTreeMap<StorePath, usize> = BTreeMap::new();
+    let mut needed_by: BTreeMap<StorePath, Vec<StorePath>> = BTreeMap::new();
+    for (path, (parts, _)) in &waiting {
+        let inputs: Vec<&StorePath> =
+            parts.input_derivations.keys().filter(|input| waiting.contains_key(*input)).collect();
+        needs.insert(path.clone(), inputs.len());
+        inputs.into_iter().for_each(|input| needed_by.entry(input.clone()).or_default().push(path.clone()));
+    }
+    let mut ready: Vec<StorePath> =
+        needs.iter().filter(|(_, count)| **count == 0).map(|(path, _)| path.clone()).collect();
+    while let Some(path) = ready.pop() {
+        let Some((parts, node)) = waiting.remove(&path) else { continue };
+        set.insert(path.clone(), complete(node, parts, &set)?);
+        for dependent in needed_by.remove(&path).unwrap_or_default() {
+            if let Some(count) = needs.get_mut(&dependent) {
+                *count -= 1;
+                if *count == 0 {
+                    ready.push(dependent);
+                }
+            }
+        }
+    }
+    match problem {
+        // They wait for each other.
+        Some(problem) if !waiting.is_empty() => Err(problem),
+        Some(_) | None => Ok(set),
+    }
+}
+
+/// The same path, spelled once as a whole and once as its name.
+fn twice(member: &Member, path: &StorePath) -> InputError {
+    key_error(member, format!("'{path}' is there twice")).with_hint("remove one of the two")
 }
 
 fn complete(node: &Node, parts: DerivationParts, set: &DerivationSet) -> Result<Derivation, InputError> {
@@ -121,7 +146,7 @@ fn complete(node: &Node, parts: DerivationParts, set: &DerivationSet) -> Result<
 }
 
 fn key_error(member: &Member, message: String) -> InputError {
-    InputError { span: member.key_span.clone(), path: member.node.path.clone(), message, hint: None }
+    InputError { span: member.key_span.clone(), path: member.node.path.to_string(), message, hint: None }
 }
 
 /// Full path or base name: generations differ, and a file that mixes them is still unambiguous.
@@ -219,6 +244,9 @@ fn read_inputs(node: &Node) -> Result<Inputs, InputError> {
                 member.node.require("outputs")?
             }
         };
+        if by_path.contains_key(&path) {
+            return Err(twice(member, &path));
+        }
         by_path.insert(path, strings(outputs)?.into_iter().map(str::to_owned).collect());
     }
     Ok((sources, by_path))

@@ -3,7 +3,7 @@
 //! One thing is stricter than Nix's own reader: [`Reader::finish`] wants the input to end where the archive does. Bytes after it
 //! would be hashed or not hashed depending on who reads, and two tools would disagree about one file.
 
-use super::{DEPTH_LIMIT, NAME_LENGTH_LIMIT, TARGET_LENGTH_LIMIT};
+use super::{DEPTH_LIMIT, ENTRY_LIMIT, NAME_LENGTH_LIMIT, TARGET_LENGTH_LIMIT};
 use crate::bytes::ByteString;
 use std::io::{self, Read};
 
@@ -67,6 +67,9 @@ pub enum NarReadError {
     /// Too many levels.
     #[error("bad archive: exceeds maximum NAR directory depth of {DEPTH_LIMIT}")]
     TooDeep,
+    /// Too many entries.
+    #[error("bad archive: more than {ENTRY_LIMIT} files, directories and links")]
+    TooMany,
     /// The input ends too early.
     #[error("bad archive: it ends after {offset} bytes, in the middle")]
     Truncated {
@@ -127,6 +130,8 @@ pub struct Reader<R> {
     next: Next,
     /// For each open directory the name of its latest entry, empty before the first.
     directories: Vec<Vec<u8>>,
+    /// How many there were so far.
+    entries: u64,
 }
 
 impl std::fmt::Debug for Next {
@@ -144,7 +149,7 @@ impl std::fmt::Debug for Next {
 impl<R: Read> Reader<R> {
     /// Starts at the beginning of an archive. The input is read in small pieces, so it should be buffered.
     pub fn new(input: R) -> Self {
-        Reader { input, offset: 0, next: Next::Start, directories: Vec::new() }
+        Reader { input, offset: 0, next: Next::Start, directories: Vec::new(), entries: 0 }
     }
 
     /// The next event; `None` after the root's end. Contents of a file must have been taken completely.
@@ -265,6 +270,10 @@ impl<R: Read> Reader<R> {
                 return Err(NarReadError::Unsorted { previous, name: name.into() });
             }
             previous.clone_from(&name);
+        }
+        self.entries += 1;
+        if self.entries > ENTRY_LIMIT {
+            return Err(NarReadError::TooMany);
         }
         self.tag("'node'", &[b"node"])?;
         self.next = Next::Node;

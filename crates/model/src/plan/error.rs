@@ -2,6 +2,7 @@
 
 use crate::{
     bytes::ByteString,
+    harmless::harmless,
     reference_graph::GraphError,
     store_path::{StorePath, StorePathError},
 };
@@ -11,7 +12,7 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// The machine cannot run it. Nix tells of missing features in the same breath.
-    #[error("platform mismatch\nRequired system: '{required}'\nCurrent system: '{current}'{}", also(features.as_deref()))]
+    #[error("platform mismatch\nRequired system: '{}'\nCurrent system: '{current}'{}", harmless(required), also(features.as_deref()))]
     Platform {
         /// The derivation's.
         required: String,
@@ -41,7 +42,10 @@ pub enum PlanError {
         path: StorePath,
     },
     /// `__impureHostDeps`
-    #[error("derivation '{path}' requested impure path '{wanted}', but it was not in allowed-impure-host-deps")]
+    #[error(
+        "derivation '{path}' requested impure path '{}', but it was not in allowed-impure-host-deps",
+        harmless(wanted)
+    )]
     ImpurePath {
         /// The derivation.
         path: StorePath,
@@ -86,5 +90,5 @@ fn also(features: Option<&PlanError>) -> String {
 }
 
 fn join(features: &BTreeSet<String>) -> String {
-    features.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+    features.iter().map(harmless).collect::<Vec<_>>().join(", ")
 }

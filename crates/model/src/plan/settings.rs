@@ -1,7 +1,10 @@
 //! What a person can ask for, apart from the derivation.
 
 use super::NetworkMode;
-use crate::{bytes::ByteString, network_policy::NetworkPolicy, rewrite::SelfReferences, sandbox::Weakening};
+use crate::{
+    bytes::ByteString, limits::LimitSettings, network_policy::NetworkPolicy, rewrite::SelfReferences,
+    sandbox::Weakening,
+};
 use std::collections::BTreeSet;
 
 /// What the person asked for, apart from the derivation.
@@ -9,12 +12,10 @@ use std::collections::BTreeSet;
 pub struct Settings {
     /// `--cores`; 0 is all.
     pub cores: u32,
-    /// `--timeout`, `--max-silent-time`, `--max-log-size`; 0 is off.
-    pub deadline_seconds: u64,
-    /// Seconds.
-    pub silence_seconds: u64,
-    /// Bytes.
-    pub log_bytes: u64,
+    /// `--limit`, `--timeout`, `--max-silent-time`, `--max-build-log-size`
+    pub limits: LimitSettings,
+    /// Limits of the file that is built, which can only lower those.
+    pub file_limits: LimitSettings,
     /// `--network`
     pub network: Option<NetworkMode>,
     /// `--allow`, `--deny`, `--allow-loopback`

@@ -1,6 +1,9 @@
 //! The JSON Schema of the short form, made from the attribute table.
 
-use crate::attributes::{ATTRIBUTES, Attribute, AttributeKind};
+use crate::{
+    attributes::{ATTRIBUTES, Attribute, AttributeKind},
+    limits::LIMITS,
+};
 use serde_json::{Map, Value, json};
 
 /// The schema, draft 2020-12.
@@ -8,6 +11,10 @@ pub fn schema() -> Value {
     let strings = json!({ "type": "array", "items": { "type": "string" } });
     let mut properties: Map<String, Value> = ATTRIBUTES.iter().map(property).collect();
     properties.insert("$schema".to_owned(), json!({ "type": "string", "description": "Where this schema is." }));
+    let limits: Map<String, Value> = LIMITS
+        .iter()
+        .map(|info| (info.name.to_owned(), json!({ "type": "string", "description": info.description })))
+        .collect();
     properties["fodder"] = json!({
         "type": "object",
         "description": "Settings of this program.",
@@ -24,6 +31,11 @@ pub fn schema() -> Value {
                 "allow": strings.clone(),
                 "deny": strings.clone()
             }
+        }, "limits": {
+            "type": "object",
+            "description": "Limits that are lower than those of whoever builds it.",
+            "additionalProperties": false,
+            "properties": limits
         } }
     });
     json!({

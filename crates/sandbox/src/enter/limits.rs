@@ -1,13 +1,27 @@
-//! What setrlimit(2) limits. The limits on time and log are kept by the helper and the runner.
+//! What setrlimit(2) limits, and whom the kernel kills first. Other limits are kept by the helper and the runner.
 
 use crate::wire::{Doing, Failure};
 use fodder_model::sandbox::{Limits, Resource, ResourceLimit};
 use nix::sys::resource::{self, getrlimit, setrlimit};
+use std::{fs::File, io::Write, os::fd::OwnedFd};
 
 /// Gives the runner's limit of open files back, then sets those of the plan.
 pub(super) fn apply(limits: &Limits, (soft, hard): (u64, u64)) -> Result<(), Failure> {
     setrlimit(resource::Resource::RLIMIT_NOFILE, soft, hard).doing("restoring the limit of open files")?;
-    let Limits { deadline_seconds: _, silence_seconds: _, log_bytes: _, resources } = limits;
+    let Limits {
+        deadline_seconds: _,
+        silence_seconds: _,
+        log_bytes: _,
+        memory_bytes: _,
+        processes: _,
+        scratch: _,
+        scratch_bytes: _,
+        scratch_files: _,
+        control_group: _,
+        settings: _,
+        oom_score: _,
+        resources,
+    } = limits;
     for ResourceLimit { resource, soft, hard } in resources {
         let doing = format!("limiting {resource:?}");
         let (soft_now, hard_now) = getrlimit(kernel_name(*resource)).doing(&doing)?;
@@ -17,6 +31,11 @@ pub(super) fn apply(limits: &Limits, (soft, hard): (u64, u64)) -> Result<(), Fai
         setrlimit(kernel_name(*resource), soft, hard).doing(&doing)?;
     }
     Ok(())
+}
+
+/// Enters the control group that the runner made; from here on everything is counted there.
+pub(super) fn enter_control_group(processes: OwnedFd) -> Result<(), Failure> {
+    File::from(processes).write_all(b"0").doing("entering the control group")
 }
 
 /// Whether a limit is as the plan wants it, or lower.
@@ -34,5 +53,7 @@ fn kernel_name(resource: Resource) -> resource::Resource {
         Resource::Processes => resource::Resource::RLIMIT_NPROC,
         Resource::FileSize => resource::Resource::RLIMIT_FSIZE,
         Resource::Data => resource::Resource::RLIMIT_DATA,
+        Resource::LockedMemory => resource::Resource::RLIMIT_MEMLOCK,
+        Resource::MessageQueues => resource::Resource::RLIMIT_MSGQUEUE,
     }
 }

@@ -11,7 +11,7 @@ mod root;
 
 use crate::{
     InternalProgram,
-    helper::{NamespaceIds, Sources, raise_loopback},
+    helper::{NamespaceIds, Sources, new_cgroup_namespace, raise_loopback},
     report::{Enforced, Landlock, SessionKeyring},
     steps::{LeftOut, SetupStep},
     sys,
@@ -63,6 +63,8 @@ pub(crate) struct Entry<'plan> {
     pub(crate) outer_keyring: Option<i64>,
     /// Whether setgroups(2) was allowed.
     pub(crate) supplementary_groups_dropped: bool,
+    /// `cgroup.procs` of the build's own control group, if there is one.
+    pub(crate) control_group: Option<OwnedFd>,
     /// By tests.
     pub(crate) left_out: LeftOut<'plan>,
 }
@@ -136,6 +138,7 @@ fn set_up(entry: Entry<'_>) -> Result<Start<'_>, Failure> {
         session_keyring,
         outer_keyring,
         supplementary_groups_dropped,
+        control_group,
         left_out,
     } = entry;
     let SandboxPlan {
@@ -153,6 +156,13 @@ fn set_up(entry: Entry<'_>) -> Result<Start<'_>, Failure> {
     let start = Start::prepare(process, internal_programs)?;
 
     left_out.step(SetupStep::DieWithHelper, || die_with_the_helper(&helper))?;
+    if let Some(processes) = control_group {
+        limits::enter_control_group(processes)?;
+    }
+    // After the group was entered, so that it is the top of what the builder sees.
+    if namespaces.contains(&Namespace::Cgroup) {
+        left_out.step(SetupStep::CgroupNamespace, new_cgroup_namespace)?;
+    }
     left_out.step(SetupStep::NewSession, || setsid().map(drop).doing("starting a session"))?;
     // With a door the helper has done it already.
     if namespaces.contains(&Namespace::Network) && door.is_none() {

@@ -1,5 +1,5 @@
-//! The limits that a user namespace sets for itself: no namespace can be made in it any more, and few of the things that are
-//! counted against the person who called us. See namespaces(7), "The /proc/sys/user directory".
+//! The limits that a user namespace sets for itself: no namespace can be made in it any more, and nothing can be watched through
+//! fanotify. See namespaces(7), "The /proc/sys/user directory".
 
 use super::mounts::new_file_system;
 use crate::wire::{Doing, Failure};
@@ -15,13 +15,8 @@ use std::{collections::BTreeSet, fs::File, io::Write, os::fd::OwnedFd};
 /// In this order: `mnt` last, since mounts that are not attached anywhere count as namespaces.
 const NAMESPACES: [&str; 8] = ["user", "pid", "ipc", "uts", "net", "cgroup", "time", "mnt"];
 
-/// Instances are 128 for each user of the machine by default, and those of a build are the caller's.
-const INOTIFY: [(&str, &str); 4] = [
-    ("max_inotify_instances", "64"),
-    ("max_inotify_watches", "16384"),
-    ("max_fanotify_groups", "0"),
-    ("max_fanotify_marks", "0"),
-];
+/// What a build has no use for; those of inotify are among the plan's limits.
+const FANOTIFY: [(&str, &str); 2] = [("max_fanotify_groups", "0"), ("max_fanotify_marks", "0")];
 
 /// `/proc/sys/user`, opened while a procfs can still be made: in a container the one of the host may be read-only, and later
 /// there is nothing to see any more.
@@ -46,7 +41,7 @@ impl NamespaceLimits {
                 self.write(&name, "0").doing(format!("setting user.{name}"))?;
             }
         }
-        for (name, limit) in INOTIFY {
+        for (name, limit) in FANOTIFY {
             match self.write(name, limit) {
                 // A kernel without them needs no limit.
                 Ok(()) | Err(Errno::ENOENT) => {}

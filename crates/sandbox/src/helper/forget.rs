@@ -6,7 +6,7 @@ use crate::{
     report::SessionKeyring,
     steps::{LeftOut, SetupStep},
     sys,
-    wire::{Doing, Failure, OPEN_FILES_VARIABLE},
+    wire::{CONTROL_GROUP_VARIABLE, Doing, Failure, OPEN_FILES_VARIABLE},
 };
 use nix::{
     errno::Errno,
@@ -86,4 +86,13 @@ pub(super) fn raise_open_files() -> Result<(u64, u64), Failure> {
     // The runner may have raised its own since.
     let asked = std::env::var(OPEN_FILES_VARIABLE).ok().and_then(|text| text.parse().ok());
     Ok((asked.unwrap_or(soft).min(hard), hard))
+}
+
+/// The way into the control group that the runner made for this build. Opened with the runner's own rights, which are what the
+/// kernel asks for when it is used (since Linux 5.16).
+pub(super) fn open_control_group() -> Result<Option<OwnedFd>, Failure> {
+    let Some(directory) = std::env::var_os(CONTROL_GROUP_VARIABLE) else { return Ok(None) };
+    let file = std::path::Path::new(&directory).join("cgroup.procs");
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    open(&file, flags, Mode::empty()).doing(format!("opening {}", file.display())).map(Some)
 }

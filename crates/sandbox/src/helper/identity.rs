@@ -39,8 +39,7 @@ pub(super) fn enter_user_namespace(identity: &Identity, left_out: LeftOut<'_>) -
         ("gid_map", format!("{inside_gid} {outside_gid} 1")),
     ];
     // Now or never: from the third line on it is refused.
-    let dropped = if left_out.keeps(SetupStep::DropGroups) { setgroups(&[]) } else { Ok(()) };
-    let groups_dropped = match dropped {
+    let groups_dropped = match if left_out.keeps(SetupStep::DropGroups) { setgroups(&[]) } else { Ok(()) } {
         Ok(()) => true,
         Err(Errno::EPERM) => false,
         Err(errno) => return Err(errno).doing("dropping supplementary groups"),

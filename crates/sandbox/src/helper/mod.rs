@@ -8,11 +8,14 @@ mod namespaces;
 mod netlink;
 mod redirect;
 mod scheduling;
+mod scratch;
+mod settings;
 mod sources;
 mod watch;
+mod watchdog;
 
 pub(crate) use door::raise_loopback;
-pub(crate) use namespaces::NamespaceIds;
+pub(crate) use namespaces::{NamespaceIds, new_cgroup_namespace};
 pub(crate) use scheduling::TIMER_SLACK;
 pub(crate) use sources::Sources;
 
@@ -65,6 +68,8 @@ fn carry_out(
         false => SessionKeyring::New,
     };
     let open_files = forget::raise_open_files()?;
+    let control_group = forget::open_control_group()?;
+    let mut oom_score = settings::OomScore::open()?;
 
     let outer_namespaces = NamespaceIds::read()?;
     let supplementary_groups_dropped = identity::enter_user_namespace(&plan.identity, left_out)?;
@@ -75,7 +80,9 @@ fn carry_out(
         }
     }
     let sources = Sources::open(&plan)?;
+    let scratch = scratch::Scratch::open(&plan.limits)?;
     identity::become_inside_ids(&plan.identity, left_out)?;
+    let refused_settings = settings::apply(&plan.limits.settings)?;
     left_out.step(SetupStep::DieWithRunner, || die_with_the_runner(runner))?;
     if prctl::get_pdeathsig().doing("asking what ties the helper to the runner")? != Some(Signal::SIGKILL) {
         return Err(Failure::Check { finding: "the helper would outlive the runner".into() });
@@ -83,6 +90,7 @@ fn carry_out(
 
     let helper = pidfd_open(number_of(Pid::this())?, PidfdFlags::empty()).doing("opening a pidfd of the helper")?;
     let (helper_end, builder_end) = socket_pair().doing("making the private channel")?;
+    oom_score.raise(plan.limits.oom_score)?;
     match fork_single_threaded().doing("forking the builder")? {
         ForkResult::Child => {
             drop(helper_end);
@@ -98,13 +106,16 @@ fn carry_out(
                 session_keyring,
                 outer_keyring,
                 supplementary_groups_dropped,
+                control_group,
                 left_out,
             })
         }
         ForkResult::Parent { child } => {
-            drop((builder_end, sources));
+            drop((builder_end, sources, control_group));
+            oom_score.restore()?;
             forget::let_go_of_the_log()?;
-            watch::watch(number_of(child)?, runner, &helper_end, plan.limits.deadline_seconds)
+            let watchdog = watchdog::Watchdog::new(&plan, scratch, refused_settings);
+            watch::watch(number_of(child)?, runner, &helper_end, plan.limits.deadline_seconds, watchdog)
         }
     }
 }

@@ -56,23 +56,31 @@ fn clone_flag(namespace: Namespace) -> CloneFlags {
     }
 }
 
-/// Makes every namespace of the plan but the user namespace, which owns them and was made before.
+/// Makes every namespace of the plan but the user namespace, which owns them and was made before, and that of control groups,
+/// which the builder-to-be makes once it is in its group.
 pub(super) fn unshare_the_rest(namespaces: &BTreeSet<Namespace>, left_out: LeftOut<'_>) -> Result<(), Failure> {
     for &namespace in namespaces {
         let step = match namespace {
-            // Without it there is nothing else.
-            Namespace::User => continue,
+            Namespace::User | Namespace::Cgroup => continue,
             Namespace::Mount => SetupStep::MountNamespace,
             Namespace::Pid => SetupStep::PidNamespace,
             Namespace::Ipc => SetupStep::IpcNamespace,
             Namespace::Uts => SetupStep::UtsNamespace,
             Namespace::Network => SetupStep::NetworkNamespace,
-            Namespace::Cgroup => SetupStep::CgroupNamespace,
         };
         if !left_out.keeps(step) {
             continue;
         }
-        unshare(clone_flag(namespace)).map_err(|errno| Failure::Namespace { namespace, errno: errno as i32 })?;
+        make(namespace)?;
     }
     Ok(())
+}
+
+/// What the current control groups are becomes `/` for this process.
+pub(crate) fn new_cgroup_namespace() -> Result<(), Failure> {
+    make(Namespace::Cgroup)
+}
+
+fn make(namespace: Namespace) -> Result<(), Failure> {
+    unshare(clone_flag(namespace)).map_err(|errno| Failure::Namespace { namespace, errno: errno as i32 })
 }

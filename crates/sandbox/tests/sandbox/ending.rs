@@ -26,15 +26,20 @@ fn the_builder_is_pid_1_and_cannot_be_killed_from_inside() {
     assert_eq!(log, "pid 1 parent 0\nalive\n");
 }
 
+/// Attack: PROC-10. Layer: the builder's exit ends the build, and nothing else does.
 #[test]
-fn the_end_of_the_log_is_the_end_of_the_build() {
+fn a_builder_that_closes_its_log_works_on_to_its_end() {
     let lab = Lab::new();
-    let before = Instant::now();
-    let ran = lab.run(&lab.plan("echo last words; exec 1>&- 2>&-; echo begun > marker; sleep 20; echo end > marker"));
-    assert_eq!(ran.report.exit, BuilderExit::Signaled(9));
-    assert_eq!(ran.log, "last words\n");
-    assert!(before.elapsed() < Duration::from_secs(10));
-    assert_ne!(std::fs::read_to_string(lab.build().join("marker")).unwrap_or_default(), "end\n");
+    for close in ["exec 1>&- 2>&-", "exec > /dev/null 2>&1"] {
+        let ran = lab.run(&lab.plan(&format!("echo last words; {close}; sleep 1; echo end > marker; exit 5")));
+        assert_eq!(ran.report.exit, BuilderExit::Exited(5));
+        assert_eq!(ran.log, "last words\n");
+        assert_eq!(std::fs::read_to_string(lab.build().join("marker")).unwrap(), "end\n");
+    }
+    // It is not out of reach: silence and deadline count on.
+    let mut plan = lab.plan("exec 1>&- 2>&-; sleep 30");
+    plan.limits.silence_seconds = Some(1);
+    assert_eq!(lab.run(&plan).report.exit, BuilderExit::Silent { seconds: 1 });
 }
 
 #[test]
@@ -45,6 +50,21 @@ fn a_builder_that_closes_its_log_and_exits_keeps_its_status() {
         let exit = lab.run(&lab.plan("exit 7")).report.exit;
         assert_eq!(exit, BuilderExit::Exited(7));
     }
+}
+
+/// Attack: PROC-9, PROC-10. Layer: the builder is PID 1, with which its namespace ends.
+#[test]
+fn a_daemon_that_keeps_the_log_open_and_ignores_signals_ends_with_the_builder() {
+    let lab = Lab::new();
+    let daemon = "trap '' TERM HUP INT QUIT; while :; do echo again >> stray; sleep 0.02; done";
+    let before = Instant::now();
+    let log = lab.log_of(&format!("(setsid sh -c \"{daemon}\" &) & sleep 0.3; echo done"));
+    assert!(before.elapsed() < Duration::from_secs(3), "{:?}", before.elapsed());
+    assert_eq!(log, "done\n");
+    let written = std::fs::read(lab.build().join("stray")).unwrap();
+    assert!(!written.is_empty(), "the daemon ran");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(std::fs::read(lab.build().join("stray")).unwrap(), written, "nobody writes any more");
 }
 
 #[test]
@@ -85,6 +105,7 @@ fn the_end_of_the_log_is_not_lost_on_a_slow_reader() {
     assert!(log.ends_with(b"number 179\n"), "only {} bytes came", log.len());
 }
 
+/// Attack: RES-6. Layer: the helper's deadline.
 #[test]
 fn the_deadline_is_kept() {
     let lab = Lab::new();
@@ -94,6 +115,10 @@ fn the_deadline_is_kept() {
     assert_eq!(lab.run(&plan).report.exit, BuilderExit::TimedOut { seconds: 1 });
     let taken = before.elapsed();
     assert!(taken >= Duration::from_secs(1) && taken < Duration::from_secs(4), "{taken:?}");
+    // The same with more time comes to its end.
+    let mut plan = lab.plan("trap '' TERM INT HUP; sleep 2; exit 9");
+    plan.limits.deadline_seconds = Some(60);
+    assert_eq!(lab.run(&plan).report.exit, BuilderExit::Exited(9));
 }
 
 #[test]

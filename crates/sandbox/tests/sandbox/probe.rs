@@ -67,6 +67,10 @@ pub(crate) fn act(probe: &str) {
             println!("probe: size {rows} {columns}, {speed} baud, post-processing {}", if raw { "off" } else { "on" });
         }
         "seccomp" => seccomp(),
+        "forks" => forks(),
+        "memory" => memory(4, 100 << 20, false),
+        "shared memory" => memory(4, 0, true),
+        "inotify" => println!("probe: {}", (0..200).take_while(|_| watcher()).count()),
         "write" => {
             tell("write", fs::OpenOptions::new().append(true).open("/input/file").map(drop));
             tell("truncate", fs::File::create("/input/file").map(drop));
@@ -276,4 +280,34 @@ pub(crate) fn set_action(signal: nix::sys::signal::Signal, action: &nix::sys::si
 /// Gives the calling thread supplementary groups. The raw call, since glibc's changes all threads.
 pub(crate) fn set_own_groups(groups: &[u32]) {
     call(libc::SYS_setgroups, [groups.len() as i64, groups.as_ptr() as i64, 0, 0, 0]).unwrap();
+}
+
+/// Starts processes until that is refused, at most 120.
+fn forks() {
+    let start = |_| std::process::Command::new("/bin/sleep").arg("30").spawn().ok();
+    println!("probe: {}", (0..120).map_while(start).count());
+}
+
+/// Children with so much memory each, of which no single one is much; or with none of their own and their parent's 150 MiB.
+fn memory(children: usize, bytes: usize, shares: bool) {
+    let fill = |bytes: usize| std::hint::black_box(vec![1_u8; bytes]);
+    let own = fill(if shares { 150 << 20 } else { 0 });
+    for _ in 0..children {
+        // SAFETY: the harness has another thread, which could hold a lock of the allocator: a child that waits for it fails the
+        // test, and harms nothing else.
+        if unsafe { libc::fork() } == 0 {
+            let _own = fill(bytes);
+            std::thread::sleep(std::time::Duration::from_millis(1500));
+            // SAFETY: ends this child and nothing else.
+            unsafe { libc::_exit(0) }
+        }
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1800));
+    println!("probe: {} MiB and {children} children", own.len() >> 20);
+}
+
+/// An inotify instance that stays open to the end.
+fn watcher() -> bool {
+    // SAFETY: makes a descriptor, which is left open on purpose.
+    unsafe { libc::inotify_init1(0) >= 0 }
 }

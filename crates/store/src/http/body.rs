@@ -117,7 +117,7 @@ impl<'a> HttpBody<'a> {
             }
         };
         let url = self.url.clone();
-        compression.reader(BufReader::new(self)).map_err(|error| failure(&url, error))
+        compression.cautious_reader(BufReader::new(self)).map_err(|error| failure(&url, error))
     }
 }
 

@@ -3,6 +3,8 @@
 
 mod collecting;
 mod concurrency;
+mod databases;
+mod evil_archives;
 mod importing;
 mod lab;
 mod opening;

@@ -61,6 +61,7 @@ fn directory(names: &[&[u8]]) -> Vec<u8> {
     strings(&parts)
 }
 
+/// Attack: PARSE-1, CVE-2024-45593. Layer: NAR reader.
 #[test]
 fn what_nix_refuses_is_refused() {
     let file = |tail: &[&[u8]]| strings(&[&[b"nix-archive-1" as &[u8], b"(", b"type", b"regular"], tail].concat());
@@ -93,6 +94,7 @@ fn what_nix_refuses_is_refused() {
     }
 }
 
+/// Attack: PARSE-3, CVE-2026-44028. Layer: lengths are compared with limits before anything is allocated.
 #[test]
 fn lengths_near_the_end_of_the_number_range_allocate_nothing() {
     for length in [u64::MAX, u64::MAX - 7, 1 << 63, 1 << 40] {
@@ -114,6 +116,7 @@ fn padding_must_be_zero() {
     assert!(read(&bytes).unwrap_err().contains("non-zero padding"));
 }
 
+/// Attack: PARSE-2, CVE-2026-44028. Layer: depth limit of the NAR reader.
 #[test]
 fn depth_is_limited_without_recursion() {
     let nested = |levels: usize| {
@@ -131,6 +134,20 @@ fn depth_is_limited_without_recursion() {
     for levels in [64, 65, 100_000] {
         assert!(read(&nested(levels)).unwrap_err().contains("maximum NAR directory depth of 64"), "{levels}");
     }
+}
+
+/// Attack: PARSE-2 (count). Layer: entry limit of the NAR reader.
+#[test]
+fn entries_are_counted() {
+    let bytes = directory(&[b"a", b"b"]);
+    let mut reader = Reader { entries: ENTRY_LIMIT - 1, ..Reader::new(&bytes[..]) };
+    let error = loop {
+        match reader.next_event() {
+            Ok(event) => assert!(event.is_some(), "it came to its end"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, NarReadError::TooMany), "{error}");
 }
 
 proptest! {

@@ -1,7 +1,10 @@
 //! Passwords for servers from a netrc file (the format of ftp(1) and curl): `machine HOST login NAME password WORD`, `default …`.
 
+/// Largest file that is read, in bytes.
+pub const SIZE_LIMIT: u64 = 1 << 20;
+
 /// A URL with the name and password that the file has for its host; as it is when there are none, or when it has its own.
-pub(super) fn with_password(url: &str, netrc: &str) -> String {
+pub fn with_password(url: &str, netrc: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if authority.contains('@') {
@@ -18,11 +21,13 @@ pub(super) fn with_password(url: &str, netrc: &str) -> String {
 }
 
 fn entry(netrc: &str, host: &str) -> Option<(String, String)> {
-    let mut words = netrc
-        .lines()
-        .map(|line| line.trim_start())
-        .filter(|line| !line.starts_with('#'))
-        .flat_map(str::split_ascii_whitespace);
+    let mut is_macro = false;
+    let lines = netrc.lines().map(str::trim_start).filter(|line| {
+        // A macro goes on to the next empty line; what it says is no entry.
+        is_macro = !line.is_empty() && (is_macro || line.split_ascii_whitespace().next() == Some("macdef"));
+        !is_macro && !line.starts_with('#')
+    });
+    let mut words = lines.flat_map(str::split_ascii_whitespace);
     let (mut applies, mut found) = (false, (None, None));
     while let Some(word) = words.next() {
         match word {
@@ -73,5 +78,28 @@ mod tests {
             "https://three.example/"
         );
         assert_eq!(with_password("https://one.example/", "machine one.example login a"), "https://one.example/");
+    }
+
+    /// Attack: NET-3 (an address that two readers split differently). Layer: only the very host gets its password.
+    #[test]
+    fn no_spelling_of_another_host_gets_a_password() {
+        let netrc = "machine good.example login me password secret";
+        for url in [
+            "https://good.example.evil.example/",
+            "https://evil.example/@good.example/",
+            "https://evil.example\\@good.example/",
+            "https://good.example\\.evil.example/",
+            "https://good.example\t.evil.example/",
+            "https://good.example:80:x/",
+            "https://evil.example?good.example",
+            "https://evil.example#@good.example",
+            "good.example",
+            "https:good.example",
+        ] {
+            assert_eq!(with_password(url, netrc), url);
+        }
+        let netrc =
+            "macdef init\nmachine good.example login evil password evil\n\nmachine good.example login me password p";
+        assert_eq!(with_password("https://good.example/", netrc), "https://me:p@good.example/");
     }
 }
