@@ -104,3 +104,24 @@ fn unsafe_code_is_in_its_one_room() {
     }
     assert_eq!(rooms, ["sandbox/src/sys.rs"]);
 }
+
+/// Tests can make a sandbox without one of its steps; nothing that is shipped may be able to.
+#[test]
+fn no_program_leaves_out_a_step_of_the_sandbox() {
+    let mut found = Vec::new();
+    let mut directories = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).expect("list") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && std::fs::read_to_string(&path).expect("read").contains("dispatch_helper_without")
+            {
+                found.push(path.file_name().expect("a name").to_string_lossy().into_owned());
+            }
+        }
+    }
+    found.sort();
+    assert_eq!(found, ["launch.rs", "left_out.rs", "lib.rs", "steps.rs"]);
+}

@@ -32,6 +32,7 @@ mod setup_script; // the phases' own tests
 mod store; // what is left behind, whatever happened
 mod store_verbs; // `fodder store …`, beside real Nix
 mod stripping; // references that a compiler leaves, and how they go
+mod surroundings; // everything that a builder finds, and what flags add to it
 mod terminal; // what others say cannot pass for words of ours
 mod tools; // tools of the machine, wherever they are
 mod verbs; // show, explain, hash, refs

@@ -203,6 +203,13 @@ fn print_sandbox(sandbox: &SandboxPlan, reasons: &BTreeMap<String, String>) {
     item("inside", &format!("uid {inside_uid}, gid {inside_gid}"));
     item("outside", &format!("uid {outside_uid}, gid {outside_gid}"));
     item("privileges", "no capabilities, and none to be had by execve (no_new_privs)");
+    let landlock = match fodder_sandbox::landlock_abi() {
+        0 => "not in this kernel".to_owned(),
+        abi => format!(
+            "version {abi} here: no writing but where the root is writable, no signals or abstract sockets outside"
+        ),
+    };
+    item("landlock", &landlock);
     let HostName { host, domain } = host_name;
     item("host name", &format!("{host}, domain {domain}"));
     heading("Root");

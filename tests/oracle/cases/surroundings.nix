@@ -22,7 +22,14 @@ in
   files = make { } "umask > $out; mkdir a; : > b; stat -c '%a %u %g' a b >> $out; mkdir t; echo x > t/f; tar cf t.tar t; rm -r t; tar xf t.tar; stat -c '%a %u %g' t t/f >> $out; dd if=/dev/zero of=z bs=4096 count=2 2> /dev/null; stat -c '%s' z >> $out";
   processes = make { } "for i in 1 2 3; do (exit $i); echo $? >> $out; done; nohup true >> $out 2>&1; setsid sh -c 'echo ss' >> $out; cd /proc; ls -d [0-9]* | head -1 >> $out; cat /proc/1/comm >> $out; nice -n -5 true 2>> $out; renice -n -5 1 2>> $out; kill -0 -1 2>> $out; true";
   privileges = make { } "mount -t tmpfs x /tmp 2>> $out; umount /proc 2>> $out; chroot /build 2>> $out; hostname x 2>> $out; date -s 2000-01-01 2>&1 | head -1 >> $out; true";
-  user-namespace = make { } "unshare -U id >> $out 2>&1; unshare -r id >> $out 2>&1; unshare -n ip link >> $out 2>&1; true";
+  user-namespace = make { } "unshare -U id >> $out 2>&1; unshare -r id >> $out 2>&1; unshare -n ip link >> $out 2>&1; true" // {
+    ours = [ "unshare: unshare(0x10000000): Operation not permitted" ];
+    because = "a builder makes no namespaces unless the person allows it";
+  };
+  core = make { } "grep core /proc/1/limits > $out" // {
+    ours = [ "Max core file size        1                    1                    bytes" ];
+    because = "no core is dumped, and none can be asked for";
+  };
   mounts = make { } "sed 's/^[^ ]* [^ ]* [^ ]* [^ ]* \\([^ ]*\\) \\([^ ]*\\) .*/\\1 \\2/' /proc/self/mountinfo > $out" // {
     ours = [ "/ ro,nosuid,nodev," "\n/build rw,nosuid,nodev," "\n/tmp rw,nosuid,nodev," "\n/nix/store rw,nosuid,nodev," "\n/dev/null ro,nosuid,noexec," "\n/proc rw,nosuid,nodev,noexec," ];
     because = "every mount has the strictest options that a build can live with";

@@ -92,10 +92,12 @@ fn writable(root: &[RootStep]) -> BTreeMap<&Path, u64> {
     for step in root {
         let (path, granted) = match step {
             RootStep::Bind { source: _, target, kind, access } => {
-                let granted = match (access, kind) {
-                    (Access::ReadOnly, BindKind::Directory | BindKind::File | BindKind::Device) => None,
-                    (Access::ReadWrite, BindKind::Directory) => Some(EVERYTHING),
-                    (Access::ReadWrite, BindKind::File | BindKind::Device) => Some(OF_FILES),
+                let granted = match (kind, access) {
+                    // Writing to a device changes no file system, and a read-only mount does not keep anybody from it.
+                    (BindKind::Device, Access::ReadOnly | Access::ReadWrite) => Some(OF_FILES),
+                    (BindKind::Directory | BindKind::File, Access::ReadOnly) => None,
+                    (BindKind::Directory, Access::ReadWrite) => Some(EVERYTHING),
+                    (BindKind::File, Access::ReadWrite) => Some(OF_FILES),
                 };
                 (target, granted)
             }
@@ -130,6 +132,14 @@ mod tests {
         steps.push(RootStep::ReadOnly { path: "/".into() });
         steps.push(bind("/a", Access::ReadOnly));
         assert!(writable(&steps).is_empty());
+        let device = |access| RootStep::Bind {
+            source: "/dev/full".into(),
+            target: "/dev/full".into(),
+            kind: BindKind::Device,
+            access,
+        };
+        steps.push(device(Access::ReadOnly));
+        assert!(writable(&steps).into_iter().eq([(Path::new("/dev/full"), OF_FILES)]));
     }
 
     #[test]

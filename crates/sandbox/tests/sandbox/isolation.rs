@@ -74,6 +74,7 @@ fn the_root_is_read_only_and_the_build_directory_is_not() {
     assert!(log.ends_with("fine\n"), "{log}");
 }
 
+/// Attack: FS-6. Layer: read-only locked mounts.
 #[test]
 fn inputs_cannot_be_changed_by_any_call() {
     let lab = Lab::new();
@@ -136,6 +137,7 @@ fn mounts_below_a_read_only_bind_are_read_only_too() {
     }
 }
 
+/// Attack: ENV-2. Layer: new session keyring alone.
 #[test]
 fn the_runners_keys_are_out_of_reach() {
     probe::own_a_key().expect("a session keyring for this test");

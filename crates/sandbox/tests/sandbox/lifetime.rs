@@ -202,6 +202,7 @@ fn without_user_namespaces_nothing_runs_and_the_setting_is_named() {
     assert!(!lab.build().join("executed").exists());
 }
 
+/// Attack: DRV-2. Layer: fail closed without a procfs.
 #[test]
 fn with_a_masked_proc_nothing_runs_and_the_mask_is_named() {
     let lab = Lab::new();

@@ -122,6 +122,7 @@ fn no_capability_is_left_and_none_can_be_gained() {
     assert_eq!(status["NoNewPrivs"], "1");
 }
 
+/// Attack: PROC-11. Layer: signals are reset.
 #[test]
 fn signals_are_as_after_boot() {
     // Ignoring a signal in the whole test program harms no other test: none of them uses this one.
@@ -180,6 +181,7 @@ fn the_number_of_processes_is_limited_even_when_root_runs_it() {
     assert!(!ran.log.contains("all started") && ran.log.contains("can't fork"), "{ran:?}");
 }
 
+/// Attack: PROC-2. Layer: closed descriptors.
 #[test]
 fn only_three_descriptors_survive_whatever_the_caller_leaks() {
     let lab = Lab::new();

@@ -16,6 +16,7 @@ fn a_plan_without_the_namespaces_that_hold_it_together_is_refused() {
     }
 }
 
+/// Attack: DRV-2. Layer: fail closed without a filter.
 #[test]
 fn a_policy_that_names_no_system_call_is_refused() {
     let lab = Lab::new();
