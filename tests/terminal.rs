@@ -240,7 +240,6 @@ fn a_line_without_end_takes_no_memory() {
     let (file, store) = (recipe.write(&lab), lab.store());
     let (file, store) = (file.to_str().expect("UTF-8"), store.to_str().expect("UTF-8"));
     let (_, peak) = peak_of(&lab, &["build", "--no-link", "--store", store, file]);
-    println!("{} KiB", peak / 1024);
     assert!(peak < 64 << 20, "{peak}");
     let (_, peak) = peak_of(&lab, &["log", "--store", store, file]);
     assert!(peak < 64 << 20, "{peak}");
