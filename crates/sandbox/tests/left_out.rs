@@ -300,7 +300,8 @@ fn again_as_an_ordinary_user() {
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let copy = |from: &std::path::Path, name| {
         let to = place.path().join(name);
-        fs::copy(from, &to).unwrap();
+        std::io::copy(&mut fs::File::open(from).unwrap(), &mut fs::File::create_new(&to).unwrap()).unwrap();
+        fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).unwrap();
         to
     };
     let own = copy(&std::env::current_exe().unwrap(), "left_out");
