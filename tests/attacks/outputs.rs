@@ -6,7 +6,6 @@ use crate::{
     recipe::{Recipe, text},
 };
 use fodder_model::content_address::ContentMethod;
-use serde_json::Value;
 use std::{
     io::IoSliceMut,
     os::{
