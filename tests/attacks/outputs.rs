@@ -108,7 +108,13 @@ fn an_output_that_somebody_can_still_write_to_is_refused() {
         assert_eq!((code, text(&result, "/status")), (1, "OutputRejected"), "{what}: {result:#}");
         assert!(text(&result, "/errorMsg").contains("is still open for writing"), "{what}: {result:#}");
         // Control: it was one that could be written through.
-        std::fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{leaked}")).expect("it can be opened");
+        let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{leaked}")).expect("an open descriptor");
+        let flags = facts.lines().find_map(|line| line.strip_prefix("flags:")).expect("flags");
+        assert_eq!(
+            u32::from_str_radix(flags.trim(), 8).expect("an octal number") & 3,
+            2,
+            "it reads and writes: {facts}"
+        );
         // Control: the same build with a descriptor that only reads is taken.
         let ((code, result), _, _lab) =
             leak("os.open(file if isinstance(file, str) else f'/proc/self/fd/{file}', os.O_RDONLY)");
