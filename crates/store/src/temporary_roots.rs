@@ -18,6 +18,7 @@ use rustix::{
 };
 use std::{
     collections::BTreeSet,
+    ffi::CStr,
     fs::File,
     io::{Read, Write},
     os::{
@@ -115,6 +116,36 @@ fn take(directory: &Directory, name: &str) -> Result<Option<File>, StoreError> {
     }
 }
 
+/// Removes the files of processes that are gone; returns how many there were.
+pub(crate) fn remove_stale(store: &Store) -> Result<usize, StoreError> {
+    let directory = store.state().ensure("temproots", 0o755)?;
+    let mut count = 0;
+    for name in directory.names()? {
+        if name.to_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = directory.child(as_os_str(&name));
+        let file = match directory.open_file(as_os_str(&name), OFlags::RDWR, 0) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(error).at("open the temporary roots", path),
+        };
+        if lock::try_take(&file, FlockOperation::NonBlockingLockExclusive, &path)?
+            && rustix::fs::fstat(&file).at("examine", &path)?.st_nlink > 0
+        {
+            remove_marked(&directory, &name, &file);
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// Unlinks, then tells whoever has just opened it and waits for its lock.
+fn remove_marked(directory: &Directory, name: &CStr, file: impl AsFd) {
+    let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+    let _ = rustix::io::write(file, b"d");
+}
+
 /// The temporary roots of all processes that are alive.
 pub(crate) fn read_all(store: &Store, stale: Stale) -> Result<Vec<Root>, StoreError> {
     let directory = match store.state().status("temproots")? {
@@ -136,8 +167,7 @@ pub(crate) fn read_all(store: &Store, stale: Stale) -> Result<Vec<Root>, StoreEr
         // Free only when its owner has died.
         if lock::try_take(&file, FlockOperation::NonBlockingLockExclusive, &path)? {
             if stale == Stale::Remove {
-                let _ = rustix::fs::unlinkat(&directory, &name, AtFlags::empty());
-                let _ = rustix::io::write(&file, b"d");
+                remove_marked(&directory, &name, &file);
             }
             continue;
         }
