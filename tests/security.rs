@@ -10,8 +10,13 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// The families of the catalogue.
+const FAMILIES: [&str; 10] = ["NET", "FS", "OUT", "PROC", "RES", "KRN", "PARSE", "DRV", "ENV", "LOG"];
+
 /// What a test is about.
 struct Attack {
+    words: String,
+    /// Those of the catalogue that the words name.
     ids: Vec<String>,
     layer: String,
     test: String,
