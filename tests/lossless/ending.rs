@@ -5,13 +5,19 @@ use crate::{lab::Lab, recipe::Recipe};
 use rustix::process::Signal;
 use std::{
     io::{BufRead, BufReader, Read},
+    path::Path,
     process::{Child, Stdio},
     time::Duration,
 };
 
 /// Starts a build.
 fn start(lab: &Lab, recipe: &Recipe, more: &[&str]) -> Child {
-    let (file, store) = (recipe.write(lab), lab.store());
+    let file = recipe.write(lab);
+    start_with(lab, &file, more)
+}
+
+fn start_with(lab: &Lab, file: &Path, more: &[&str]) -> Child {
+    let store = lab.store();
     let mut command = lab.command(&["build", "--no-link", "--store", store.to_str().expect("UTF-8")]);
     command.args(more).arg(file).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("start")
@@ -88,7 +94,8 @@ fn who_waits_for_a_lock_can_be_interrupted_and_goes_on_when_its_holder_is_killed
 fn fifty_builds_of_one_path_of_which_some_are_killed() {
     let lab = Lab::new();
     let recipe = Recipe::new("fifty", "echo ran; echo $RANDOM$RANDOM > $out; sleep 1.2");
-    let mut children: Vec<Child> = (0..50).map(|_| start(&lab, &recipe, &["--json"])).collect();
+    let file = recipe.write(&lab);
+    let mut children: Vec<Child> = (0..50).map(|_| start_with(&lab, &file, &["--json"])).collect();
     // Whoever builds is killed, twice, and so are some of those that wait.
     for _ in 0..2 {
         let mut builder = None;

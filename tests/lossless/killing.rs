@@ -1,8 +1,11 @@
 //! `kill -9` at random instants of everything that changes a store, of everybody who has a part in it. The gateway is threads of the
 //! runner, and is killed with it.
 
-use super::{Random, family, is_gone, kill, names, nothing_is_left, rounds, valid, verified, within};
-use crate::{lab::Lab, recipe::Recipe};
+use super::{Random, family, is_gone, kill, names, nothing_is_left, processes_of, rounds, valid, verified, within};
+use crate::{
+    lab::{Lab, need},
+    recipe::Recipe,
+};
 use fodder_model::{content_address::ContentMethod, derivation::Output, environment::placeholder, hash::HashAlgorithm};
 use std::{
     collections::BTreeMap,
@@ -62,6 +65,8 @@ struct Arena {
     durations: BTreeMap<Activity, Duration>,
     count: u64,
     recording: Option<Vec<u8>>,
+    /// What the program runs under.
+    prefix: Vec<String>,
 }
 
 /// Long enough to be killed in every part of it: a log, a large file, many small ones, two outputs.
@@ -71,7 +76,7 @@ impl Arena {
     fn new() -> Self {
         let (lab, other) = (Lab::new(), Lab::new());
         lab.text("first", "x");
-        Arena { lab, other, durations: BTreeMap::new(), count: 0, recording: None }
+        Arena { lab, other, durations: BTreeMap::new(), count: 0, recording: None, prefix: Vec::new() }
     }
 
     fn recording(&self) -> PathBuf {
@@ -102,7 +107,11 @@ impl Arena {
     }
 
     fn fodder(&self, arguments: &[&str]) -> Command {
-        self.lab.command(arguments)
+        let Some((first, rest)) = self.prefix.split_first() else { return self.lab.command(arguments) };
+        let mut command = Command::new(first);
+        command.args(rest).arg(env!("CARGO_BIN_EXE_fodder")).args(arguments);
+        command.current_dir(self.lab.path()).env("FODDER_HOST_STORE", "none");
+        command
     }
 
     /// The command, with everything there that it works on.
@@ -219,16 +228,16 @@ impl Arena {
         let mut said = String::new();
         std::io::Read::read_to_string(&mut child.stderr.take().expect("a pipe"), &mut said).expect("text");
         assert!(!said.contains("mistake in fodder"), "{what}: {said}");
-        // All that was valid is, as it was; but for garbage.
-        let after = valid(&self.lab);
-        let lost: Vec<_> = before.iter().filter(|(path, hash)| after.get(*path) != Some(*hash)).collect();
-        assert!(lost.is_empty() || activity == Activity::Collect, "{what}: {lost:?}");
-        self.check(&what);
+        self.check(activity, &before, &what);
         is_running
     }
 
-    /// What has to hold whoever was killed: a link names something valid, a recording is whole.
-    fn check(&mut self, what: &str) {
+    /// What has to hold whoever was killed: what was valid is, a link names something valid, a recording is whole.
+    fn check(&mut self, activity: Activity, before: &BTreeMap<String, String>, what: &str) {
+        // All as it was; but for garbage.
+        let after = valid(&self.lab);
+        let lost: Vec<_> = before.iter().filter(|(path, hash)| after.get(*path) != Some(*hash)).collect();
+        assert!(lost.is_empty() || activity == Activity::Collect, "{what}: {lost:?}");
         if let Ok(target) = std::fs::read_link(self.link()) {
             assert!(target.exists(), "{what}: the link names {}, which is not there", target.display());
         }
@@ -307,4 +316,58 @@ fn nothing_is_lost_whoever_is_killed_and_whenever() {
     arena.end();
     println!("{hits} of {count} were killed while they ran");
     assert!(hits * 3 >= count, "only {hits} of {count} were still running");
+}
+
+/// Calls that change what others see.
+const CALLS: &str = "pwrite64,write,mkdirat,fsync,fdatasync,renameat2,renameat,rename,unlinkat,unlink,ftruncate,symlinkat,linkat,fchmod,fchmodat,utimensat,flock,openat";
+
+/// Random instants hardly ever hit what takes microseconds; this dies in the middle of each call, wherever it is.
+#[test]
+fn nothing_is_lost_when_the_runner_dies_in_the_middle_of_any_call() {
+    let mut random = Random::new();
+    let mut arena = Arena::new();
+    let trace = arena.lab.path().join("trace").display().to_string();
+    let strace = need("strace", "strace").display().to_string();
+    let prefix = |more: &[String]| -> Vec<String> {
+        [&[strace.clone(), "-qq".to_owned(), "-o".to_owned(), trace.clone()][..], more].concat()
+    };
+    let mut counts: BTreeMap<Activity, BTreeMap<String, u64>> = BTreeMap::new();
+    let (count, mut hits) = (rounds(30), 0);
+    for round in 0..count {
+        let activity = ACTIVITIES[(round % ACTIVITIES.len() as u64) as usize];
+        if !counts.contains_key(&activity) {
+            arena.prefix = prefix(&["-e".to_owned(), format!("trace={CALLS}")]);
+            let command = arena.command(activity);
+            let run = arena.lab.run(command);
+            assert_eq!(run.code, 0, "{activity:?}: {run:?}");
+            let mut calls = BTreeMap::new();
+            for line in std::fs::read_to_string(&trace).expect("the trace").lines() {
+                if let Some((call, _)) = line.split_once('(') {
+                    *calls.entry(call.to_owned()).or_default() += 1;
+                }
+            }
+            // The first ones are the loader's.
+            counts.insert(activity, calls);
+        }
+        let calls = &counts[&activity];
+        let call = calls.keys().nth(random.below(calls.len() as u64) as usize).expect("a call").clone();
+        let when = 1 + random.below(calls[&call]);
+        let injection = format!("inject={call}:signal=SIGKILL:when={when}");
+        arena.prefix = prefix(&["-e".to_owned(), format!("trace={call}"), "-e".to_owned(), injection.clone()]);
+        let command = arena.command(activity);
+        let before = valid(&arena.lab);
+        let run = arena.lab.run(command);
+        hits += u64::from(run.code == 128 + 9);
+        let what = format!("{activity:?} {injection}");
+        assert!(run.code == 128 + 9 || run.code == 0, "{what}: {run:?}");
+        arena.prefix.clear();
+        arena.check(activity, &before, &what);
+        assert!(within(Duration::from_secs(1), || processes_of(&arena.lab).is_empty()), "{what}");
+        if round % 20 == 19 {
+            arena.end();
+        }
+    }
+    arena.end();
+    println!("{hits} of {count} died in the middle of a call");
+    assert!(hits * 2 >= count, "only {hits} of {count} died");
 }

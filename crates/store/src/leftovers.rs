@@ -10,7 +10,7 @@ use crate::{
     lock,
     scratch::Scratch,
     store::Store,
-    temporary_roots,
+    temporary_roots::StaleRoots,
 };
 use fodder_model::store_path::StorePath;
 use rustix::{
@@ -26,7 +26,8 @@ impl Store {
     /// path is locked next, or with a garbage collection.
     pub fn remove_leftovers(&self) -> Result<usize, StoreError> {
         self.check_writable("remove what killed runs have left")?;
-        let mut count = Scratch::reap_stale(self)? + temporary_roots::remove_stale(self)?;
+        let roots = StaleRoots::find(self)?;
+        let mut count = Scratch::reap_stale(self)? + roots.count();
         if count > 0 {
             for name in self.objects().names()? {
                 if is_lock(&name) {
@@ -34,6 +35,11 @@ impl Store {
                 }
             }
         }
+        if count > 0 {
+            self.remove_half_made_links()?;
+        }
+        // Last: if we are killed before, they tell the next run that there is something to look for.
+        roots.remove();
         Ok(count)
     }
 

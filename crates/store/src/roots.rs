@@ -26,6 +26,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// How the name of a link begins before it has its own.
+const NEW: &str = ".fodder-new-";
+
 impl Store {
     /// Records that the link at `link` is a root, whatever it points to now or later (if spelled `/nix/store/…`).
     pub fn add_indirect_root(&self, link: &Path) -> Result<(), StoreError> {
@@ -106,7 +109,7 @@ impl Store {
             if let Some(wanted) = points_to.and_then(|target| self.path_at(&target))
                 && self.is_own(&wanted)?
             {
-                let temporary = format!(".fodder-new-{}", name.to_string_lossy());
+                let temporary = format!("{NEW}{}", name.to_string_lossy());
                 replace_link(&direct, OsStr::from_bytes(name.to_bytes()), OsStr::new(&wanted.to_string()), &temporary)?;
             } else {
                 rustix::fs::unlinkat(&direct, &*name, AtFlags::empty()).at("remove the root", direct.path())?;
@@ -114,6 +117,28 @@ impl Store {
             count += 1;
         }
         Ok(count)
+    }
+
+    /// Removes links that killed runs had not given their names yet, ours and those beside the user's.
+    pub(crate) fn remove_half_made_links(&self) -> Result<(), StoreError> {
+        let _lock = self.lock_out_links()?;
+        let automatic = self.state().ensure("gcroots", 0o755)?.ensure("auto", 0o755)?;
+        for directory in [&automatic, &self.direct_roots()?] {
+            for name in directory.names()? {
+                if name.to_bytes().starts_with(NEW.as_bytes()) {
+                    rustix::fs::unlinkat(directory, &*name, AtFlags::empty()).at("remove", directory.path())?;
+                }
+            }
+        }
+        for name in automatic.names()? {
+            let Some(link) = read_link(&automatic, &name)? else { continue };
+            let half_made = link.with_file_name(new_name(&link));
+            // In somebody's directory: only what is certainly ours.
+            if std::fs::read_link(&half_made).is_ok_and(|target| self.path_at(&target).is_some()) {
+                let _ = std::fs::remove_file(&half_made);
+            }
+        }
+        Ok(())
     }
 
     /// The path whose object is exactly there.
@@ -161,7 +186,7 @@ fn read_link(directory: &Directory, name: &std::ffi::CStr) -> Result<Option<Path
 /// What a link is called before it has its own name. Always the same for the same link, so that what a killed run has left is
 /// replaced by the next, in a directory that is the user's to look through.
 fn new_name(link: &Path) -> String {
-    format!(".fodder-new-{}", Hash::of(HashAlgorithm::Sha1, link.as_os_str().as_bytes()).to_nix32())
+    format!("{NEW}{}", Hash::of(HashAlgorithm::Sha1, link.as_os_str().as_bytes()).to_nix32())
 }
 
 /// Creates a link, or replaces one in a single step, so that no collector finds it missing.

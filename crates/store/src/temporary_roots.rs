@@ -18,11 +18,11 @@ use rustix::{
 };
 use std::{
     collections::BTreeSet,
-    ffi::CStr,
+    ffi::{CStr, CString},
     fs::File,
     io::{Read, Write},
     os::{
-        fd::{AsFd, AsRawFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::net::UnixStream,
     },
     path::PathBuf,
@@ -116,28 +116,44 @@ fn take(directory: &Directory, name: &str) -> Result<Option<File>, StoreError> {
     }
 }
 
-/// Removes the files of processes that are gone; returns how many there were.
-pub(crate) fn remove_stale(store: &Store) -> Result<usize, StoreError> {
-    let directory = store.state().ensure("temproots", 0o755)?;
-    let mut count = 0;
-    for name in directory.names()? {
-        if name.to_bytes().starts_with(b".") {
-            continue;
+/// The files of processes that are gone, locked.
+pub(crate) struct StaleRoots {
+    directory: Directory,
+    files: Vec<(CString, OwnedFd)>,
+}
+
+impl StaleRoots {
+    pub(crate) fn find(store: &Store) -> Result<Self, StoreError> {
+        let directory = store.state().ensure("temproots", 0o755)?;
+        let mut files = Vec::new();
+        for name in directory.names()? {
+            if name.to_bytes().starts_with(b".") {
+                continue;
+            }
+            let path = directory.child(as_os_str(&name));
+            let file = match directory.open_file(as_os_str(&name), OFlags::RDWR, 0) {
+                Ok(file) => file,
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(error).at("open the temporary roots", path),
+            };
+            if lock::try_take(&file, FlockOperation::NonBlockingLockExclusive, &path)?
+                && rustix::fs::fstat(&file).at("examine", &path)?.st_nlink > 0
+            {
+                files.push((name, file));
+            }
         }
-        let path = directory.child(as_os_str(&name));
-        let file = match directory.open_file(as_os_str(&name), OFlags::RDWR, 0) {
-            Ok(file) => file,
-            Err(Errno::NOENT) => continue,
-            Err(error) => return Err(error).at("open the temporary roots", path),
-        };
-        if lock::try_take(&file, FlockOperation::NonBlockingLockExclusive, &path)?
-            && rustix::fs::fstat(&file).at("examine", &path)?.st_nlink > 0
-        {
-            remove_marked(&directory, &name, &file);
-            count += 1;
+        Ok(StaleRoots { directory, files })
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.files.len()
+    }
+
+    pub(crate) fn remove(self) {
+        for (name, file) in &self.files {
+            remove_marked(&self.directory, name, file);
         }
     }
-    Ok(count)
 }
 
 /// Unlinks, then tells whoever has just opened it and waits for its lock.
