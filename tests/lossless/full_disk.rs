@@ -1,6 +1,6 @@
 //! When nothing more can be written: a full file system, a call that fails, a store that is read-only.
 
-use super::{Random, nothing_is_left, rounds, verified};
+use super::{count_calls, Random, nothing_is_left, rounds, tell, verified};
 use crate::{
     lab::{Lab, Run, need},
     recipe::Recipe,
@@ -111,7 +111,7 @@ fn whichever_call_fails_nothing_is_lost() {
     };
     let add = |name: &str| ["store", "--store", &store, "add", "--name", name, "added"].map(str::to_owned);
     let commands = |number: u64, name: &str| -> Vec<String> {
-        if number % 3 == 0 { add(name).to_vec() } else { build(name).to_vec() }
+        if number.is_multiple_of(3) { add(name).to_vec() } else { build(name).to_vec() }
     };
     // How often each is called.
     let mut counts: Vec<BTreeMap<String, u64>> = Vec::new();
@@ -122,18 +122,12 @@ fn whichever_call_fails_nothing_is_lost() {
             &arguments.iter().map(String::as_str).collect::<Vec<_>>(),
         );
         assert_eq!(run.code, 0, "{run:?}");
-        let mut count = BTreeMap::new();
-        for line in std::fs::read_to_string(lab.path().join("trace")).expect("the trace").lines() {
-            if let Some((call, _)) = line.split_once('(') {
-                *count.entry(call.to_owned()).or_default() += 1;
-            }
-        }
-        counts.push(count);
+        counts.push(count_calls(&std::fs::read_to_string(lab.path().join("trace")).expect("the trace")));
     }
     let mut random = Random::new();
     let (mut failed, count) = (0, rounds(25));
     for round in 0..count {
-        let calls = &counts[usize::from(round % 3 != 0)];
+        let calls = &counts[usize::from(!round.is_multiple_of(3))];
         let call = calls.keys().nth(random.below(calls.len() as u64) as usize).expect("a call");
         let when = 1 + random.below(calls[call]);
         let error = ["ENOSPC", "EIO", "EDQUOT"][random.below(3) as usize];
@@ -157,6 +151,7 @@ fn whichever_call_fails_nothing_is_lost() {
         let run = lab.fodder(&arguments);
         assert_eq!(run.code, 0, "after {injection}: {run:?}");
     }
+    tell(&format!("{failed} of {count} failed"));
     assert!(failed * 4 > count, "only {failed} of {count} failed");
     lab.made(&Recipe::new("next", "echo > $out"), &[]);
     nothing_is_left(&lab);
