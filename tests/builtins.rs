@@ -20,6 +20,7 @@ fn builtin_fetch(contents: &[u8], url: &str) -> Value {
     form
 }
 
+/// Attack: DRV-1, NET-3, CVE-2024-47174. Layer: schemes and certificates of the built-in fetcher.
 #[test]
 fn the_built_in_fetcher_verifies_and_fetches_nothing_but_http() {
     let server = Server::start();
@@ -87,6 +88,7 @@ fn what_a_server_encodes_on_the_way_is_decoded() {
     }
 }
 
+/// Attack: DRV-1, CVE-2024-51481. Layer: built-in builders run in the sandbox.
 #[test]
 fn the_built_in_fetcher_runs_under_the_protections_of_any_builder() {
     let server = Server::start();

@@ -79,14 +79,22 @@ fn the_generated_parts_of_pages_are_up_to_date() {
         }
         must_be(&path, &result);
     }
-    let expected =
-        ["attributes", "certificate variables", "limits", "profile base", "profile host-tools", "profile nix"];
+    let expected = [
+        "attacks",
+        "attributes",
+        "certificate variables",
+        "limits",
+        "profile base",
+        "profile host-tools",
+        "profile nix",
+    ];
     assert_eq!(seen, expected.map(str::to_owned).into());
 }
 
 fn generated(what: &str) -> String {
     match what {
         "attributes" => attributes(),
+        "attacks" => crate::security::table(),
         "limits" => limits(),
         "certificate variables" => CERTIFICATE_VARIABLES.map(|name| format!("- `{name}`\n")).concat(),
         _ => match what.strip_prefix("profile ") {

@@ -52,7 +52,10 @@ impl Drop for Random {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "shown when the test fails, or with --nocapture: what was chosen, and how much of it there was")]
+#[expect(
+    clippy::print_stderr,
+    reason = "shown when the test fails, or with --nocapture: what was chosen, and how much of it there was"
+)]
 fn tell(words: &str) {
     eprintln!("{words}");
 }

@@ -29,6 +29,7 @@ mod outcomes; // how builds end: statuses, exit codes, words, JSON
 mod outputs; // canonical form, references, declared hashes
 mod recording; // builds that are recorded, replayed, and compared
 mod rules; // the sandbox as a builder sees it
+mod security; // every attack of the catalogue has a test, and the page lists it
 mod setup_script; // the phases' own tests
 mod store; // what is left behind, whatever happened
 mod store_verbs; // `fodder store …`, beside real Nix

@@ -60,6 +60,7 @@ fn set_id_bits_do_not_survive() {
     assert!(state(&out).values().all(|(mode, _)| mode & 0o7000 == 0), "{:?}", state(&out));
 }
 
+/// Attack: OUT-11. Layer: canonical form.
 #[test]
 fn hard_links_stay_links_of_each_other_and_of_nothing_else() {
     let lab = Lab::new();
@@ -102,6 +103,7 @@ fn an_output_that_others_can_write_to_is_refused_at_its_top_only() {
     lab.made(&Recipe::new("link", "ln -s x $out"), &[]);
 }
 
+/// Attack: OUT-10. Layer: depth limit of archives.
 #[test]
 fn deep_trees_end_where_nix_s_archives_end() {
     let lab = Lab::new();

@@ -258,6 +258,7 @@ fn nothing_can_be_created_outside_the_places_for_it() {
     );
 }
 
+/// Attack: FS-6. Layer: read-only mounts.
 #[test]
 fn inputs_can_be_read_and_not_changed() {
     let lab = Lab::new();

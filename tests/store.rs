@@ -118,7 +118,7 @@ fn nix_verifies_the_store_after_fodder_was_killed_in_the_middle() {
     assert!(names(&lab, "nix/var/nix/builds").is_empty(), "{:?}", names(&lab, "nix/var/nix/builds"));
 }
 
-/// Attack: OUT-14. Layer: a locked file for each path.
+/// Attack: OUT-14. Layer: locks of output paths.
 #[test]
 fn of_builds_of_one_derivation_at_once_one_builds_and_the_others_wait() {
     let lab = Lab::new();

@@ -171,3 +171,34 @@ fn texts_that_look_like_options_are_texts() {
     let run = lab.make(&Recipe::new("platform", "echo > $out").system("--version"), &[]);
     assert_eq!(run.code, 100, "{run:?}");
 }
+
+/// Attack: PROC-4, CVE-2020-5291, CVE-2016-8659. Layer: a program with borrowed rights does nothing.
+#[test]
+fn a_copy_with_a_set_id_bit_refuses_to_run() {
+    use std::os::unix::{fs::PermissionsExt, process::CommandExt};
+    let lab = Lab::new();
+    let copy = lab.path().join("fodder");
+    let program = std::fs::read(env!("CARGO_BIN_EXE_fodder")).expect("read the program");
+    std::fs::write(&copy, program).expect("copy it");
+    let run = |mode: u32| {
+        for (path, mode) in [(lab.path(), 0o755), (copy.as_path(), mode)] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("change the mode");
+        }
+        let mut command = std::process::Command::new(&copy);
+        command.arg("--version").env_clear();
+        if nix::unistd::geteuid().is_root() {
+            // Somebody else, to whom the bit gives root's rights.
+            command.uid(23_457).gid(23_457);
+        }
+        lab.run(command)
+    };
+    assert_eq!(run(0o755).code, 0, "control: without the bit it runs");
+    let with_bit = run(0o4755);
+    // The bit of one's own file gives an ordinary user nothing, and nothing is refused.
+    if nix::unistd::geteuid().is_root() {
+        assert_eq!(with_bit.code, 1, "{with_bit:?}");
+        assert!(with_bit.stderr.contains("has a set-id bit"), "{with_bit:?}");
+    } else {
+        assert_eq!(with_bit.code, 0, "{with_bit:?}");
+    }
+}

@@ -1,11 +1,11 @@
 //! What a builder leaves, and who can still change it.
 
 use crate::{
+    attacks::{during, waiting},
     lab::{Lab, need},
     recipe::{Recipe, text},
 };
 use fodder_model::content_address::ContentMethod;
-use serde_json::Value;
 use std::{
     io::IoSliceMut,
     os::{
@@ -85,40 +85,6 @@ fn text_of(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// A script that, when it has done its work, waits for [`during`].
-fn waiting(script: &str) -> String {
-    format!("{script}; echo > /build/ready; while [ ! -e /build/go ]; do sleep 0.01; done; test ! -e /build/fail")
-}
-
-/// Builds a recipe that waits, and does something to its scratch directory meanwhile, as the person who builds or as somebody
-/// who found a way in.
-fn during(lab: &Lab, recipe: &Recipe, act: impl FnOnce(&Path) + Send) -> (i32, Value) {
-    let builds = lab.store().join("nix/var/nix/builds");
-    std::thread::scope(|scope| {
-        let actor = scope.spawn(move || {
-            let deadline = Instant::now() + Duration::from_secs(60);
-            let scratch = loop {
-                let entries = std::fs::read_dir(&builds).into_iter().flatten().flatten();
-                let found = entries.map(|entry| entry.path()).find(|path| path.join("build/ready").exists());
-                match found {
-                    Some(scratch) => break scratch,
-                    None => assert!(Instant::now() < deadline, "the builder does not get ready"),
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            };
-            // The builder must come to its end even if the test has failed.
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(&scratch)));
-            std::fs::write(scratch.join("build/go"), "").expect("let it go on");
-            done
-        });
-        let result = lab.make_json(recipe, &[]);
-        if let Err(panic) = actor.join().expect("the actor") {
-            std::panic::resume_unwind(panic);
-        }
-        result
-    })
-}
-
 /// Attack: OUT-3, CVE-2024-27297, CVE-2025-46416. Layer: writer gate
 #[test]
 fn an_output_that_somebody_can_still_write_to_is_refused() {
@@ -142,7 +108,13 @@ fn an_output_that_somebody_can_still_write_to_is_refused() {
         assert_eq!((code, text(&result, "/status")), (1, "OutputRejected"), "{what}: {result:#}");
         assert!(text(&result, "/errorMsg").contains("is still open for writing"), "{what}: {result:#}");
         // Control: it was one that could be written through.
-        std::fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{leaked}")).expect("it can be opened");
+        let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{leaked}")).expect("an open descriptor");
+        let flags = facts.lines().find_map(|line| line.strip_prefix("flags:")).expect("flags");
+        assert_eq!(
+            u32::from_str_radix(flags.trim(), 8).expect("an octal number") & 3,
+            2,
+            "it reads and writes: {facts}"
+        );
         // Control: the same build with a descriptor that only reads is taken.
         let ((code, result), _, _lab) =
             leak("os.open(file if isinstance(file, str) else f'/proc/self/fd/{file}', os.O_RDONLY)");
@@ -157,14 +129,14 @@ fn an_output_that_is_linked_from_elsewhere_is_refused() {
     let script = waiting("mkdir $out; echo good > $out/f; ln $out/f $out/g; ln $out/f /nix/store/h");
     let recipe = Recipe::new("linked", &script);
     let held = lab.path().join("held");
-    let (code, result) = during(&lab, &recipe, |scratch| {
+    let (code, result) = during(&lab, &recipe, &[], |scratch| {
         let file = scratch.join("store").join(recipe.out().base_name()).join("f");
         std::fs::hard_link(file, &held).expect("link");
     });
     assert_eq!((code, text(&result, "/status")), (1, "OutputRejected"), "{result:#}");
     assert!(text(&result, "/errorMsg").contains("is linked from outside of this build"), "{result:#}");
     // Control: links that the build made among its own files are its own business.
-    let (code, result) = during(&Lab::new(), &recipe, |_| {});
+    let (code, result) = during(&Lab::new(), &recipe, &[], |_| {});
     assert_eq!((code, text(&result, "/status")), (0, "Built"), "{result:#}");
 }
 
@@ -188,7 +160,7 @@ fn nobody_else_can_reach_a_build_while_it_runs() {
     let lab = Lab::new();
     let script = waiting("mkdir $out; echo x > $out/f; chmod 777 . $out; chmod 666 $out/f");
     let recipe = Recipe::new("open", &script);
-    let (code, result) = during(&lab, &recipe, |scratch| {
+    let (code, result) = during(&lab, &recipe, &[], |scratch| {
         let parent = scratch.parent().expect("a parent");
         for directory in [scratch, parent] {
             let metadata = std::fs::symlink_metadata(directory).expect("metadata");
@@ -240,14 +212,14 @@ fn what_does_not_match_its_hash_never_reaches_the_store() {
 fn a_failed_build_leaves_a_valid_output_alone() {
     let lab = Lab::new();
     let recipe = Recipe::new("two", &waiting("mkdir $out $dev; echo kept > $dev/f")).output("dev");
-    let (code, result) = during(&lab, &recipe, |_| {});
+    let (code, result) = during(&lab, &recipe, &[], |_| {});
     assert_eq!(code, 0, "{result:#}");
     let dev = lab.real(&recipe.output_path("dev")).join("f");
     let before = std::fs::metadata(&dev).expect("metadata").ino();
     let run = lab.fodder(&["store", "gc", "--delete", "--store", text_of(&lab.store()), &recipe.out().to_string()]);
     assert_eq!(run.code, 0, "{run:?}");
     let (code, result) =
-        during(&lab, &recipe, |scratch| std::fs::write(scratch.join("build/fail"), "").expect("write"));
+        during(&lab, &recipe, &[], |scratch| std::fs::write(scratch.join("build/fail"), "").expect("write"));
     assert_eq!(code, 100, "{result:#}");
     assert_eq!(std::fs::metadata(&dev).expect("metadata").ino(), before);
     let run = lab.fodder(&["store", "verify", "--check-contents", "--store", text_of(&lab.store())]);
@@ -281,7 +253,7 @@ fn extended_attributes_do_not_survive() {
         rustix::fs::getxattr(path, "user.evil", &mut buffer[..])
     };
     // As if the filter had a hole: set from outside, while the build runs.
-    let (code, result) = during(&lab, &recipe, |scratch| {
+    let (code, result) = during(&lab, &recipe, &[], |scratch| {
         let out = scratch.join("store").join(recipe.out().base_name());
         for path in [out.clone(), out.join("f")] {
             rustix::fs::setxattr(&path, "user.evil", b"x", rustix::fs::XattrFlags::empty()).expect("set an attribute");

@@ -77,6 +77,7 @@ fn a_refusal_names_a_flag_that_works() {
     assert_eq!(said, [format!("hello from {OTHER} 80"), format!("hello from {OWN} 80")]);
 }
 
+/// Attack: NET-8. Layer: the ledger.
 #[test]
 fn the_result_says_who_was_called_with_how_much_and_when() {
     let (said, result) = world().says("for _ in range(3): say(call('a.example', 80))", &[]);

@@ -1,6 +1,6 @@
 //! When nothing more can be written: a full file system, a call that fails, a store that is read-only.
 
-use super::{count_calls, Random, nothing_is_left, rounds, tell, verified};
+use super::{Random, count_calls, nothing_is_left, rounds, tell, verified};
 use crate::{
     lab::{Lab, Run, need},
     recipe::Recipe,

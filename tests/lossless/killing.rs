@@ -1,7 +1,10 @@
 //! `kill -9` at random instants of everything that changes a store, of everybody who has a part in it. The gateway is threads of the
 //! runner, and is killed with it.
 
-use super::{count_calls, Random, family, is_gone, kill, names, nothing_is_left, processes_of, rounds, tell, valid, verified, within};
+use super::{
+    Random, count_calls, family, is_gone, kill, names, nothing_is_left, processes_of, rounds, tell, valid, verified,
+    within,
+};
 use crate::{
     lab::{Lab, need},
     recipe::Recipe,

@@ -1,15 +1,16 @@
 //! What can be typed. Names that Nix has are Nix's.
 
+mod caches;
+
+pub(crate) use caches::{CacheArguments, TrustArguments};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use fodder_build::Substitution;
 use fodder_model::{
     limits::{self, Limit, LimitSettings},
     network_policy::Destination,
     plan::{ExtraPath, NetworkMode},
     rewrite::SelfReferences,
-    signature::{DEFAULT_PUBLIC_KEY, PublicKey},
 };
-use fodder_store::CacheLocation;
 use std::path::PathBuf;
 
 /// Runs one Nix-style derivation as you: no daemon, no root, a sandbox that either holds or refuses to start.
@@ -151,34 +152,6 @@ pub(crate) struct SandboxArguments {
     pub(crate) caches: CacheArguments,
 }
 
-/// Binary caches and who is believed about them.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct CacheArguments {
-    #[command(flatten)]
-    pub(crate) trust: TrustArguments,
-    /// Binary caches to copy from what would otherwise be built, https://, http:// or file://, separated by spaces; none by default.
-    #[arg(long, visible_alias = "extra-substituters", value_name = "URLS", value_parser = parse_caches)]
-    pub(crate) substituters: Vec<Words<CacheLocation>>,
-    /// Build everything, whatever caches are named.
-    #[arg(long, visible_alias = "no-substituters")]
-    pub(crate) no_substitute: bool,
-}
-
-/// Who is believed about binary caches.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct TrustArguments {
-    /// Keys whose signatures are believed, NAME:BASE64, separated by spaces [default: cache.nixos.org's].
-    #[arg(long, value_name = "KEYS", value_parser = parse_keys)]
-    pub(crate) trusted_public_keys: Option<Words<PublicKey>>,
-    /// Further keys whose signatures are believed.
-    #[arg(long, value_name = "KEYS", value_parser = parse_keys)]
-    pub(crate) extra_trusted_public_keys: Vec<Words<PublicKey>>,
-}
-
-/// Several things in one argument, as Nix has its lists.
-#[derive(Clone, Debug)]
-pub(crate) struct Words<T>(Vec<T>);
-
 impl SandboxArguments {
     /// Limits in Nix's own flags, where 0 is none, and in ours, which come last.
     pub(crate) fn limits(&self) -> LimitSettings {
@@ -192,40 +165,6 @@ impl SandboxArguments {
             .filter_map(|(limit, value)| Some((limit, value.map(|value| (value != 0).then_some(value))?)));
         nixs.chain(self.limit.iter().copied()).collect()
     }
-}
-
-impl CacheArguments {
-    /// What they come to.
-    pub(crate) fn substitution(&self) -> Substitution {
-        let CacheArguments { trust, substituters, no_substitute } = self;
-        let caches = match no_substitute {
-            true => Vec::new(),
-            false => substituters.iter().flat_map(|words| words.0.clone()).collect(),
-        };
-        Substitution { caches, keys: trust.keys() }
-    }
-}
-
-impl TrustArguments {
-    /// The keys that are believed.
-    pub(crate) fn keys(&self) -> Vec<PublicKey> {
-        let TrustArguments { trusted_public_keys, extra_trusted_public_keys } = self;
-        let first = match trusted_public_keys {
-            Some(words) => words.0.clone(),
-            None => PublicKey::parse(DEFAULT_PUBLIC_KEY).into_iter().collect(),
-        };
-        first.into_iter().chain(extra_trusted_public_keys.iter().flat_map(|words| words.0.clone())).collect()
-    }
-}
-
-fn parse_caches(text: &str) -> Result<Words<CacheLocation>, String> {
-    let words = text.split_whitespace().map(CacheLocation::parse).collect::<Result<_, _>>();
-    words.map(Words).map_err(|error| error.to_string())
-}
-
-fn parse_keys(text: &str) -> Result<Words<PublicKey>, String> {
-    let words = text.split_whitespace().map(PublicKey::parse).collect::<Result<_, _>>();
-    words.map(Words).map_err(|error| error.to_string())
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -20,6 +20,10 @@ use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if fodder_sandbox::has_borrowed_rights() {
+        let failure = diagnose::Failure::new("error: this copy of fodder has a set-id bit or capabilities", 1);
+        return ExitCode::from(failure.with_hint("take them off: it needs none, and is not made for them").print());
+    }
     // First of all: the sandbox helper is this same program and must find a process with one thread and nothing set up.
     fodder_sandbox::dispatch_helper_with(fodder_build::builtin::INTERNAL_PROGRAMS);
     interrupts::listen();

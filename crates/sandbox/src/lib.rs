@@ -46,6 +46,12 @@ pub fn landlock_abi() -> u32 {
     sys::landlock_abi()
 }
 
+/// Whether this program runs with rights that its caller does not have (set-id bits or capabilities of its file). Then it must not
+/// do anything: everything that it reads from its caller would be done with them (CVE-2020-5291, CVE-2016-8659).
+pub fn has_borrowed_rights() -> bool {
+    sys::is_secure_execution()
+}
+
 /// Ends a process of ours that is not the caller's.
 #[expect(clippy::exit, reason = "the helper and its children must not return into the program they were started from")]
 pub(crate) fn leave(status: i32) -> ! {

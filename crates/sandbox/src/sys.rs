@@ -231,6 +231,12 @@ pub(crate) fn landlock_restrict(ruleset: impl AsFd) -> io::Result<()> {
     check(result)
 }
 
+/// Whether the file of this program gave it more rights than its caller has: set-id bits, or capabilities.
+pub(crate) fn is_secure_execution() -> bool {
+    // SAFETY: reads a value that the kernel gave to this process; no memory of ours is involved.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 fn check(result: i64) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

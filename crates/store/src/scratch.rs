@@ -69,7 +69,7 @@ impl Scratch {
     /// Creates an empty scratch directory.
     pub fn create(store: &Store) -> Result<Scratch, StoreError> {
         store.check_writable("create a scratch directory")?;
-        let builds = store.state().ensure("builds", 0o700)?;
+        let builds = builds_of(store)?;
         loop {
             let name = random_name()?;
             let lock_name = format!("{name}.lock");
@@ -160,7 +160,7 @@ impl Scratch {
     /// Removes the scratch directories of runs that were killed; returns how many there were.
     pub fn reap_stale(store: &Store) -> Result<usize, StoreError> {
         store.check_writable("remove stale scratch directories")?;
-        let builds = store.state().ensure("builds", 0o700)?;
+        let builds = builds_of(store)?;
         let mut names: Vec<String> = builds.names()?.iter().filter_map(|name| own_name(name.as_bytes())).collect();
         names.dedup();
         let mut count = 0;
@@ -178,6 +178,11 @@ impl Drop for Scratch {
             let _ = remove_with_lock(&self.builds, &self.name);
         }
     }
+}
+
+/// Where they are. Nobody else may look in, whatever a builder does to the modes of what is its own.
+fn builds_of(store: &Store) -> Result<Directory, StoreError> {
+    store.state().ensure("builds", 0o700)
 }
 
 /// Removes one scratch directory if nobody holds its lock.

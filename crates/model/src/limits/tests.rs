@@ -68,7 +68,7 @@ fn the_person_comes_before_the_profile_and_a_file_can_only_lower() {
     let decided = decide(&nothing, &nothing, &nothing, &machine());
     assert_eq!(value(&decided, Limit::Memory), Some(16 << 30));
     assert_eq!(value(&decided, Limit::Processes), Some(4096 + 8 * 256));
-    assert_eq!(value(&decided, Limit::ScratchSize), Some((200 << 30) - RESERVE_BYTES));
+    assert_eq!(value(&decided, Limit::ScratchSize), Some((200 << 30) - decide::RESERVE_BYTES));
     assert_eq!(value(&decided, Limit::ScratchFiles), Some(900_000));
     assert_eq!(value(&decided, Limit::LockedMemory), Some(8 << 20));
     assert_eq!(value(&decided, Limit::InotifyInstances), Some(64));
