@@ -345,14 +345,13 @@ fn nothing_is_lost_when_the_runner_dies_in_the_middle_of_any_call() {
     let (count, mut hits) = (rounds(30), 0);
     for round in 0..count {
         let activity = ACTIVITIES[(round % ACTIVITIES.len() as u64) as usize];
-        if counts.get(&activity).is_none() {
+        let calls = counts.entry(activity).or_insert_with(|| {
             arena.prefix = prefix(&["-e".to_owned(), format!("trace={CALLS}")]);
             let command = arena.command(activity);
             let run = arena.lab.run(command);
             assert_eq!(run.code, 0, "{activity:?}: {run:?}");
-            counts.insert(activity, count_calls(&std::fs::read_to_string(&trace).expect("the trace")));
-        }
-        let calls = &counts[&activity];
+            count_calls(&std::fs::read_to_string(&trace).expect("the trace"))
+        });
         let call = calls.keys().nth(random.below(calls.len() as u64) as usize).expect("a call").clone();
         let when = 1 + random.below(calls[&call]);
         let injection = format!("inject={call}:signal=SIGKILL:when={when}");
