@@ -46,10 +46,10 @@ fn a_full_disk_loses_nothing_and_is_named() {
         first=$(cat store/nix/store/*-first)
         for more in 0 4 16 60 100 140 200 280 340 400 440 480 520; do
             used=$(df --output=used -k . | tail -1)
-            mount -o remount,size=$((used + more))k .
+            mount -o remount,size=$((used + more))k none .
             if $as_me $fodder build --no-link --store store ../d.json >/dev/null 2>../said-$more; then code=0; else code=$?; fi
             if $as_me $fodder store --store store add ../source > /dev/null 2>../added-$more; then added=0; else added=$?; fi
-            mount -o remount,size=64m .
+            mount -o remount,size=64m none .
             $as_me $fodder store --store store verify --check-contents >/dev/null
             $as_me nix-store --store $PWD/store --option build-users-group '' --verify --check-contents 2>&1
             test "$(cat store/nix/store/*-first)" = "$first"
@@ -169,13 +169,13 @@ fn a_store_that_cannot_be_written_to_is_named_and_stays_as_it_is() {
         mkdir -p disk
         mount -t tmpfs -o size=64m,mode=755 none disk
         $as_me $fodder build --no-link --store disk/store first.json 2>&1
-        # Namespaces that have ended let go of their mounts a moment later.
-        i=0; until mount -o remount,ro disk 2>/dev/null; do sleep 0.1; i=$((i+1)); test $i -lt 100; done
+        # With a source, so that mount(8) adds no options of its own, which an ordinary user cannot give again. Namespaces that have ended let go of their mounts a moment later.
+        i=0; until mount -o remount,ro none disk 2>/dev/null; do sleep 0.1; i=$((i+1)); test $i -lt 100; done
         for verb in "build --no-link --store disk/store d.json" "store --store disk/store add first.json" "store --store disk/store gc"; do
             if $as_me $fodder $verb >out 2>&1; then echo "it worked: $verb"; else echo "code $?: $(cat out)"; fi
         done
         $as_me $fodder store --store disk/store query --references disk/store/nix/store/*-first
-        mount -o remount,rw disk
+        mount -o remount,rw none disk
         $as_me $fodder build --no-link --store disk/store d.json
         $as_me nix-store --store $PWD/disk/store --option build-users-group '' --verify --check-contents
         echo finished
