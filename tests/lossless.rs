@@ -47,9 +47,26 @@ impl Random {
 impl Drop for Random {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("to choose the same again: FODDER_SEED={}", self.seed);
+            tell(&format!("to choose the same again: FODDER_SEED={}", self.seed));
         }
     }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "shown when the test fails, or with --nocapture: what was chosen, and how much of it there was"
+)]
+fn tell(words: &str) {
+    eprintln!("{words}");
+}
+
+/// How often each call is in a trace of strace's.
+fn count_calls(trace: &str) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for (call, _) in trace.lines().filter_map(|line| line.split_once('(')) {
+        *counts.entry(call.to_owned()).or_default() += 1;
+    }
+    counts
 }
 
 /// Real Nix does something to the store.

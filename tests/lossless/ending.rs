@@ -90,6 +90,7 @@ fn who_waits_for_a_lock_can_be_interrupted_and_goes_on_when_its_holder_is_killed
     verified(&lab);
 }
 
+/// Attack: OUT-14, PROC-1. Layer: locks that the kernel lets go.
 #[test]
 fn fifty_builds_of_one_path_of_which_some_are_killed() {
     let lab = Lab::new();

@@ -1,6 +1,6 @@
 //! When nothing more can be written: a full file system, a call that fails, a store that is read-only.
 
-use super::{Random, nothing_is_left, rounds, verified};
+use super::{Random, count_calls, nothing_is_left, rounds, tell, verified};
 use crate::{
     lab::{Lab, Run, need},
     recipe::Recipe,
@@ -46,10 +46,10 @@ fn a_full_disk_loses_nothing_and_is_named() {
         first=$(cat store/nix/store/*-first)
         for more in 0 4 16 60 100 140 200 280 340 400 440 480 520; do
             used=$(df --output=used -k . | tail -1)
-            mount -o remount,size=$((used + more))k .
+            mount -o remount,size=$((used + more))k none .
             if $as_me $fodder build --no-link --store store ../d.json >/dev/null 2>../said-$more; then code=0; else code=$?; fi
             if $as_me $fodder store --store store add ../source > /dev/null 2>../added-$more; then added=0; else added=$?; fi
-            mount -o remount,size=64m .
+            mount -o remount,size=64m none .
             $as_me $fodder store --store store verify --check-contents >/dev/null
             $as_me nix-store --store $PWD/store --option build-users-group '' --verify --check-contents 2>&1
             test "$(cat store/nix/store/*-first)" = "$first"
@@ -111,7 +111,7 @@ fn whichever_call_fails_nothing_is_lost() {
     };
     let add = |name: &str| ["store", "--store", &store, "add", "--name", name, "added"].map(str::to_owned);
     let commands = |number: u64, name: &str| -> Vec<String> {
-        if number % 3 == 0 { add(name).to_vec() } else { build(name).to_vec() }
+        if number.is_multiple_of(3) { add(name).to_vec() } else { build(name).to_vec() }
     };
     // How often each is called.
     let mut counts: Vec<BTreeMap<String, u64>> = Vec::new();
@@ -122,18 +122,12 @@ fn whichever_call_fails_nothing_is_lost() {
             &arguments.iter().map(String::as_str).collect::<Vec<_>>(),
         );
         assert_eq!(run.code, 0, "{run:?}");
-        let mut count = BTreeMap::new();
-        for line in std::fs::read_to_string(lab.path().join("trace")).expect("the trace").lines() {
-            if let Some((call, _)) = line.split_once('(') {
-                *count.entry(call.to_owned()).or_default() += 1;
-            }
-        }
-        counts.push(count);
+        counts.push(count_calls(&std::fs::read_to_string(lab.path().join("trace")).expect("the trace")));
     }
     let mut random = Random::new();
     let (mut failed, count) = (0, rounds(25));
     for round in 0..count {
-        let calls = &counts[usize::from(round % 3 != 0)];
+        let calls = &counts[usize::from(!round.is_multiple_of(3))];
         let call = calls.keys().nth(random.below(calls.len() as u64) as usize).expect("a call");
         let when = 1 + random.below(calls[call]);
         let error = ["ENOSPC", "EIO", "EDQUOT"][random.below(3) as usize];
@@ -157,6 +151,7 @@ fn whichever_call_fails_nothing_is_lost() {
         let run = lab.fodder(&arguments);
         assert_eq!(run.code, 0, "after {injection}: {run:?}");
     }
+    tell(&format!("{failed} of {count} failed"));
     assert!(failed * 4 > count, "only {failed} of {count} failed");
     lab.made(&Recipe::new("next", "echo > $out"), &[]);
     nothing_is_left(&lab);
@@ -174,13 +169,13 @@ fn a_store_that_cannot_be_written_to_is_named_and_stays_as_it_is() {
         mkdir -p disk
         mount -t tmpfs -o size=64m,mode=755 none disk
         $as_me $fodder build --no-link --store disk/store first.json 2>&1
-        # Namespaces that have ended let go of their mounts a moment later.
-        i=0; until mount -o remount,ro disk 2>/dev/null; do sleep 0.1; i=$((i+1)); test $i -lt 100; done
+        # With a source, so that mount(8) adds no options of its own, which an ordinary user cannot give again. Namespaces that have ended let go of their mounts a moment later.
+        i=0; until mount -o remount,ro none disk 2>/dev/null; do sleep 0.1; i=$((i+1)); test $i -lt 100; done
         for verb in "build --no-link --store disk/store d.json" "store --store disk/store add first.json" "store --store disk/store gc"; do
             if $as_me $fodder $verb >out 2>&1; then echo "it worked: $verb"; else echo "code $?: $(cat out)"; fi
         done
         $as_me $fodder store --store disk/store query --references disk/store/nix/store/*-first
-        mount -o remount,rw disk
+        mount -o remount,rw none disk
         $as_me $fodder build --no-link --store disk/store d.json
         $as_me nix-store --store $PWD/disk/store --option build-users-group '' --verify --check-contents
         echo finished

@@ -1,7 +1,10 @@
 //! `kill -9` at random instants of everything that changes a store, of everybody who has a part in it. The gateway is threads of the
 //! runner, and is killed with it.
 
-use super::{Random, family, is_gone, kill, names, nothing_is_left, processes_of, rounds, valid, verified, within};
+use super::{
+    Random, count_calls, family, is_gone, kill, names, nothing_is_left, processes_of, rounds, tell, valid, verified,
+    within,
+};
 use crate::{
     lab::{Lab, need},
     recipe::Recipe,
@@ -102,7 +105,14 @@ impl Arena {
             Activity::Fixed | Activity::Record => {
                 Recipe::new(&name, &format!("echo began; sleep 0.05; printf {name} > $out")).fixed_to(&name)
             }
-            _ => Recipe::new(&name, SCRIPT).output("dev"),
+            Activity::Build
+            | Activity::OutLink
+            | Activity::Substitute
+            | Activity::Import
+            | Activity::Add
+            | Activity::Optimise
+            | Activity::Collect
+            | Activity::WriteCache => Recipe::new(&name, SCRIPT).output("dev"),
         }
     }
 
@@ -314,7 +324,7 @@ fn nothing_is_lost_whoever_is_killed_and_whenever() {
         }
     }
     arena.end();
-    println!("{hits} of {count} were killed while they ran");
+    tell(&format!("{hits} of {count} were killed while they ran"));
     assert!(hits * 3 >= count, "only {hits} of {count} were still running");
 }
 
@@ -335,21 +345,13 @@ fn nothing_is_lost_when_the_runner_dies_in_the_middle_of_any_call() {
     let (count, mut hits) = (rounds(30), 0);
     for round in 0..count {
         let activity = ACTIVITIES[(round % ACTIVITIES.len() as u64) as usize];
-        if !counts.contains_key(&activity) {
+        let calls = counts.entry(activity).or_insert_with(|| {
             arena.prefix = prefix(&["-e".to_owned(), format!("trace={CALLS}")]);
             let command = arena.command(activity);
             let run = arena.lab.run(command);
             assert_eq!(run.code, 0, "{activity:?}: {run:?}");
-            let mut calls = BTreeMap::new();
-            for line in std::fs::read_to_string(&trace).expect("the trace").lines() {
-                if let Some((call, _)) = line.split_once('(') {
-                    *calls.entry(call.to_owned()).or_default() += 1;
-                }
-            }
-            // The first ones are the loader's.
-            counts.insert(activity, calls);
-        }
-        let calls = &counts[&activity];
+            count_calls(&std::fs::read_to_string(&trace).expect("the trace"))
+        });
         let call = calls.keys().nth(random.below(calls.len() as u64) as usize).expect("a call").clone();
         let when = 1 + random.below(calls[&call]);
         let injection = format!("inject={call}:signal=SIGKILL:when={when}");
@@ -368,6 +370,6 @@ fn nothing_is_lost_when_the_runner_dies_in_the_middle_of_any_call() {
         }
     }
     arena.end();
-    println!("{hits} of {count} died in the middle of a call");
+    tell(&format!("{hits} of {count} died in the middle of a call"));
     assert!(hits * 2 >= count, "only {hits} of {count} died");
 }

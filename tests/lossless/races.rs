@@ -24,6 +24,11 @@ fn is_untouched(canary: &Path) {
     assert_eq!(std::fs::read_dir(canary.join("inner")).expect("the canary").count(), 1);
 }
 
+#[expect(clippy::disallowed_methods, reason = "what is removed is the test's own, and nobody else is there by then")]
+fn remove(tree: &Path) {
+    let _ = std::fs::remove_dir_all(tree);
+}
+
 /// Exchanges directories of whatever build there is with links to the canary, for as long as something runs.
 fn while_names_are_exchanged(lab: &Lab, canary: &Path, act: impl FnOnce()) -> u64 {
     let (ends, count) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -33,7 +38,7 @@ fn while_names_are_exchanged(lab: &Lab, canary: &Path, act: impl FnOnce()) -> u6
         scope.spawn(|| {
             while !ends.load(Ordering::Relaxed) {
                 let _ = std::fs::remove_file(&link);
-                let _ = std::fs::remove_dir_all(&link);
+                remove(&link);
                 let _ = symlink(canary, &link);
                 for build in std::fs::read_dir(&builds).into_iter().flatten().flatten() {
                     for place in ["store", "build", "build/a", "build/a/b", "tmp", "build/c"] {
@@ -77,7 +82,7 @@ fn exchanging_directories_for_links_while_a_failed_build_is_removed_or_kept_redi
         is_untouched(&canary);
         for name in super::names(&lab, "nix/var/nix/builds").into_iter().filter(|name| name.starts_with("kept-")) {
             let kept = lab.store().join("nix/var/nix/builds").join(name);
-            let _ = std::fs::remove_dir_all(&kept);
+            remove(&kept);
         }
     }
     assert!(exchanged > 100, "only {exchanged} exchanges");

@@ -97,6 +97,7 @@ fn helper_and_builder(runner: &Child) -> (u32, u32) {
     (helper, builder)
 }
 
+/// Attack: PROC-1. Layer: parent-death signals, set after the last change of credentials.
 #[test]
 fn the_builder_dies_with_the_runner() {
     let lab = Lab::new();
