@@ -25,7 +25,7 @@ pub struct Ledger {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HostEntry {
-    /// The names that led to it; none when the build knew the address itself.
+    /// The names that led to it, the first 32; none when the build knew the address itself.
     pub names: BTreeSet<String>,
     /// Its address.
     pub address: IpAddr,
@@ -115,8 +115,11 @@ pub(crate) struct Traffic {
 /// it are known by no name, so where names are needed they are refused.
 const LIST_LIMIT: usize = 10_000;
 
-/// Likewise for addresses of names.
+/// Likewise for addresses of names: each of each name counts.
 const ADDRESS_LIMIT: usize = 100_000;
+
+/// Names that are listed with one host: whoever has a domain has names without end for one address, and one entry for every port.
+const NAMES_OF_A_HOST: usize = 32;
 
 /// What names beyond it are counted under.
 const FURTHER_NAMES: &str = "*";
@@ -130,8 +133,9 @@ type Key = (IpAddr, u16, Verdict, Option<String>);
 struct Page {
     hosts: BTreeMap<Key, HostEntry>,
     names: BTreeMap<String, NameEntry>,
-    /// The names of each address.
+    /// The names of each address, and how many they are together.
     named: BTreeMap<IpAddr, BTreeSet<String>>,
+    addresses: usize,
     /// The last of them that was asked for: where many share an address, it is the one that is called next.
     latest: BTreeMap<IpAddr, String>,
     /// Connections that have not ended.
@@ -188,10 +192,14 @@ impl Book {
         });
         entry.queries += 1;
         for address in addresses {
-            if page.named.len() < ADDRESS_LIMIT || page.named.contains_key(&address) {
-                page.named.entry(address).or_default().insert(name.to_owned());
+            let is_known = entry.addresses.contains(&address);
+            if is_known || page.addresses < ADDRESS_LIMIT {
+                if !is_known {
+                    page.addresses += 1;
+                    page.named.entry(address).or_default().insert(name.to_owned());
+                    entry.addresses.insert(address);
+                }
                 page.latest.insert(address, name.to_owned());
-                entry.addresses.insert(address);
             }
         }
         // A name with addresses of one family is not found in the other.
@@ -217,7 +225,8 @@ impl Book {
         let (names, named) = (std::mem::take(&mut page.names), std::mem::take(&mut page.named));
         let mut hosts: Vec<HostEntry> = std::mem::take(&mut page.hosts).into_values().collect();
         for host in &mut hosts {
-            host.names = named.get(&host.address).cloned().unwrap_or_default();
+            let names = named.get(&host.address).into_iter().flatten();
+            host.names = names.take(NAMES_OF_A_HOST).cloned().collect();
         }
         hosts.sort_by_key(|host| (host.first_time, host.address, host.port));
         Ledger { hosts, names: names.into_values().collect() }
@@ -264,6 +273,25 @@ fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Attack: RES-5 (names without end for one address). Layer: limits of the ledger.
+    #[test]
+    fn names_of_hosts_do_not_multiply() {
+        let book = Book::default();
+        let address = |number: u32| IpAddr::from(Ipv4Addr::from(number + 1));
+        for number in 0..9_000_u32 {
+            book.name(&format!("n{number}.example"), NameOutcome::Found, (0..50).map(address));
+        }
+        let known: usize = (0..50).map(|number| book.names_of(address(number)).len()).sum();
+        assert_eq!(known, ADDRESS_LIMIT);
+        for port in 1..=5_000 {
+            let (entry, _) = book.begin(address(0), port);
+            book.end(entry, Verdict::Refused, None, None);
+        }
+        let ledger = book.close();
+        assert_eq!(ledger.hosts.len(), 5_000);
+        assert!(ledger.hosts.iter().all(|host| host.names.len() == NAMES_OF_A_HOST));
+    }
 
     #[test]
     fn what_a_build_can_make_the_runner_remember_is_bounded() {

@@ -10,6 +10,7 @@ use crate::{
 use fodder_model::network_policy::Call;
 use nix::sys::socket::{getsockopt, sockopt};
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
@@ -25,6 +26,7 @@ use tokio::{
         TcpListener, TcpStream, UdpSocket,
         tcp::{ReadHalf, WriteHalf},
     },
+    sync::{Semaphore, SemaphorePermit},
 };
 
 /// Size of a connection's first copies: most connections are small, and there may be thousands.
@@ -32,6 +34,10 @@ const FIRST_COPY_BYTES: usize = 16 * 1024;
 
 /// Size that the copies of a busy connection grow to.
 const LARGEST_COPY_BYTES: usize = 512 * 1024;
+
+/// Copies of that size at one time, in all builds of this process: others stay small, so that a build with thousands of busy
+/// connections does not take the runner's memory.
+static LARGE_COPIES: Semaphore = Semaphore::const_new(64);
 
 /// Connections at one time; further ones wait until they are accepted. The most that any fetcher was seen to have are some hundreds.
 pub(crate) const CONNECTION_LIMIT: usize = 2048;
@@ -121,12 +127,15 @@ async fn connect(door: &Arc<Door>, inside: TcpStream, target: SocketAddr) {
     if let Tap::Record(recorder) = &door.settings.tap {
         recorder.calls(target);
     }
+    let call = Call { address: target.ip(), port: target.port(), names: &names };
+    let decision = door.settings.policy.decide(&call, &door.settings.own_addresses);
+    // There may be thousands of names and of connections: only a recording keeps them for as long as the connection lasts.
+    let names = if let Tap::Record(_) = &door.settings.tap { names } else { BTreeSet::new() };
     let unreachable = || match &door.settings.tap {
         Tap::Record(recorder) => recorder.unreachable(target, &names),
         Tap::None | Tap::Replay(_) => {}
     };
-    let call = Call { address: target.ip(), port: target.port(), names: &names };
-    if let Err(refusal) = door.settings.policy.decide(&call, &door.settings.own_addresses) {
+    if let Err(refusal) = decision {
         door.ledger.end(entry, Verdict::RefusedByPolicy, Some(refusal.reason), refusal.flag);
         unreachable();
         reset(inside);
@@ -198,9 +207,10 @@ async fn copy(
     count: &AtomicU64,
     (source, destination): (Side, Side),
 ) -> Result<(), Cut> {
-    let mut buffer = vec![0; FIRST_COPY_BYTES];
+    let mut copy = Copy::new();
     loop {
-        let length = match from.read(&mut buffer).await {
+        let buffer = &mut copy.buffer;
+        let length = match from.read(buffer).await {
             Ok(length) => length,
             Err(error) => return Err(Cut { side: source, error }),
         };
@@ -215,8 +225,30 @@ async fn copy(
             return Err(Cut { side: destination, error });
         }
         count.fetch_add(length as u64, Ordering::Relaxed);
-        if length == buffer.len() && length < LARGEST_COPY_BYTES {
-            buffer.resize((length * 4).min(LARGEST_COPY_BYTES), 0);
+        if length == buffer.len() {
+            copy.grow();
+        }
+    }
+}
+
+/// What is read before it is written.
+struct Copy {
+    buffer: Vec<u8>,
+    place: Option<SemaphorePermit<'static>>,
+}
+
+impl Copy {
+    fn new() -> Self {
+        Copy { buffer: vec![0; FIRST_COPY_BYTES], place: None }
+    }
+
+    /// After it was full, if there is a place for a large one.
+    fn grow(&mut self) {
+        if self.place.is_none() {
+            self.place = LARGE_COPIES.try_acquire().ok();
+        }
+        if self.place.is_some() {
+            self.buffer.resize((self.buffer.len() * 4).min(LARGEST_COPY_BYTES), 0);
         }
     }
 }
@@ -246,4 +278,26 @@ impl Lingering {
 /// Whether an address is of the newer kind.
 pub(crate) fn is_six(address: &IpAddr) -> bool {
     address.is_ipv6()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attack: RES-5 (thousands of busy connections). Layer: few copies are large.
+    #[test]
+    fn copies_of_many_connections_stay_small() {
+        let mut copies: Vec<Copy> = (0..2 * CONNECTION_LIMIT).map(|_| Copy::new()).collect();
+        for _ in 0..10 {
+            copies.iter_mut().for_each(Copy::grow);
+        }
+        let bytes: usize = copies.iter().map(|copy| copy.buffer.len()).sum();
+        assert!(bytes < 128 << 20, "{bytes}");
+        drop(copies);
+        let mut one = Copy::new();
+        for _ in 0..10 {
+            one.grow();
+        }
+        assert_eq!(one.buffer.len(), LARGEST_COPY_BYTES, "places are given back");
+    }
 }

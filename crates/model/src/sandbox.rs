@@ -311,6 +311,8 @@ pub enum Resource {
     Data,
     LockedMemory,
     MessageQueues,
+    RealTimePriority,
+    NicePriority,
 }
 
 /// A seccomp filter: the first rule that matches answers, else the default.

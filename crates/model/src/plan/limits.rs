@@ -25,6 +25,7 @@ pub(super) fn sandbox_limits(limits: &DecidedLimits, machine: &MachineResources,
         Some(ResourceLimit { resource: Resource::OpenFiles, soft: Some(soft), hard: Some(hard) })
     });
     let no_core = ResourceLimit { resource: Resource::Core, soft: Some(NO_CORE_DUMPS), hard: Some(NO_CORE_DUMPS) };
+    let none = |resource| ResourceLimit { resource, soft: Some(0), hard: Some(0) };
     let resources = [
         Some(no_core),
         both(Resource::Processes, Limit::Processes),
@@ -33,6 +34,9 @@ pub(super) fn sandbox_limits(limits: &DecidedLimits, machine: &MachineResources,
         open_files,
         both(Resource::LockedMemory, Limit::LockedMemory),
         both(Resource::MessageQueues, Limit::MessageQueues),
+        // Who may run in real time (as musicians may) gives that to no builder: it would have the machine for itself.
+        Some(none(Resource::RealTimePriority)),
+        Some(none(Resource::NicePriority)),
     ];
     let setting = |name: &str, limit| value(limits, limit).map(|value| (name.to_owned(), value));
     let settings = [
@@ -96,6 +100,21 @@ fn size_bytes(size: &str, memory_bytes: u64) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::limits::{LimitSettings, decide, parse_setting};
+
+    /// Attack: PROC-11, RES-7 (a person who may run in real time). Layer: RLIMIT_RTPRIO and RLIMIT_NICE of 0.
+    #[test]
+    fn no_builder_runs_in_real_time_or_before_others() {
+        let nothing = LimitSettings::new();
+        let machine = MachineResources::default();
+        let limits = decide(&nothing, &nothing, &nothing, &machine);
+        let path = || "/x".into();
+        let scratch = ScratchPaths { root: path(), build: path(), temporary: path(), store: path() };
+        let resources = sandbox_limits(&limits, &machine, &scratch).resources;
+        for resource in [Resource::RealTimePriority, Resource::NicePriority] {
+            let limit = resources.iter().find(|limit| limit.resource == resource).unwrap();
+            assert_eq!((limit.soft, limit.hard), (Some(0), Some(0)), "{resource:?}");
+        }
+    }
 
     #[test]
     fn a_tmpfs_is_no_larger_than_it_may_be() {

@@ -18,7 +18,7 @@ use nix::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -48,7 +48,11 @@ fn handled(abi: u32) -> (u64, u64) {
 
 /// Restricts this process and all that will come of it. Must come after the last mount, which it forbids, and after
 /// no_new_privs. Returns what is in force; a kernel without Landlock is no error.
-pub(super) fn restrict(root: &[RootStep], allowed: &BTreeSet<Weakening>) -> Result<Landlock, Failure> {
+pub(super) fn restrict(
+    root: &[RootStep],
+    queues: Option<&OwnedFd>,
+    allowed: &BTreeSet<Weakening>,
+) -> Result<Landlock, Failure> {
     let abi = sys::landlock_abi();
     let (mut accesses, scopes) = handled(abi);
     // A process with such a rule cannot mount anything, in whatever namespace.
@@ -64,6 +68,9 @@ pub(super) fn restrict(root: &[RootStep], allowed: &BTreeSet<Weakening>) -> Resu
             let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let place = open(path, flags, Mode::empty()).doing(format!("opening {} for Landlock", path.display()))?;
             grant(ruleset.as_fd(), place.as_fd(), granted & accesses, path)?;
+        }
+        if let Some(queues) = queues {
+            grant(ruleset.as_fd(), queues.as_fd(), accesses, Path::new("message queues"))?;
         }
         // Open already, but opened again by programs that write to /dev/stdout.
         let (input, output) = (std::io::stdin(), std::io::stdout());

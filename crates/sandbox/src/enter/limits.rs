@@ -55,5 +55,7 @@ fn kernel_name(resource: Resource) -> resource::Resource {
         Resource::Data => resource::Resource::RLIMIT_DATA,
         Resource::LockedMemory => resource::Resource::RLIMIT_MEMLOCK,
         Resource::MessageQueues => resource::Resource::RLIMIT_MSGQUEUE,
+        Resource::RealTimePriority => resource::Resource::RLIMIT_RTPRIO,
+        Resource::NicePriority => resource::Resource::RLIMIT_NICE,
     }
 }

@@ -176,6 +176,7 @@ fn set_up(entry: Entry<'_>) -> Result<Start<'_>, Failure> {
     root::build(root, sources, left_out)?;
     // Where no procfs can be made the root's own step is the one to speak of: it has a remedy.
     let namespace_limits = namespace_limits?;
+    let queues = message_queues(namespaces);
     root::pivot(left_out)?;
     left_out.step(SetupStep::NamespaceLimits, || namespace_limits.apply(allowed))?;
     drop(namespace_limits);
@@ -196,7 +197,7 @@ fn set_up(entry: Entry<'_>) -> Result<Start<'_>, Failure> {
     let new_namespaces =
         examiner.examine(plan, &outer_namespaces, outer_keyring, supplementary_groups_dropped, left_out)?;
     let landlock = match left_out.keeps(SetupStep::Landlock) {
-        true => landlock::restrict(root, allowed)?,
+        true => landlock::restrict(root, queues.as_ref(), allowed)?,
         false => Landlock { abi: 0, writes_judged: false, scopes: BTreeSet::new() },
     };
     if let Some(filter) = filter {
@@ -231,6 +232,13 @@ fn die_with_the_helper(helper: &OwnedFd) -> Result<(), Failure> {
         Some(false) => Ok(()),
         Some(true) | None => Err(Failure::Check { finding: "the helper is gone".into() }),
     }
+}
+
+/// The file system that POSIX message queues are in. It is mounted nowhere, but Landlock judges what happens in it.
+fn message_queues(namespaces: &BTreeSet<Namespace>) -> Option<OwnedFd> {
+    let is_own = namespaces.contains(&Namespace::Ipc);
+    // Some kernels have none.
+    is_own.then(|| mounts::new_file_system("mqueue", &[], mounts::storage_attributes()).ok()).flatten()
 }
 
 fn set_host_name(name: &HostName) -> Result<(), Failure> {

@@ -25,6 +25,10 @@ use std::{ffi::OsStr, fs::File, io, io::Write, os::fd::OwnedFd, os::unix::ffi::O
 /// Room for directories and symbolic links beside the files of the plan.
 const ROOT_BYTES_TO_SPARE: usize = 4 << 20;
 
+/// Pseudo-terminals of one build. All that are not the host's own share 3072 on the whole machine (`kernel.pty`), those of other builds
+/// and of containers among them.
+const MOST_TERMINALS: &str = "256";
+
 /// Directories made on the way to a mount point.
 const MOUNT_POINT_MODE: u32 = 0o755;
 
@@ -109,8 +113,9 @@ impl Builder<'_> {
             RootStep::Pts { path } => {
                 // Every mount of devpts is an instance of its own since Linux 4.7; nodev would make its nodes useless.
                 let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-                let mount = new_file_system("devpts", &[("ptmxmode", "0666"), ("mode", "0620")], attributes)
-                    .map_err(because("making the file system"))?;
+                let options = [("ptmxmode", "0666"), ("mode", "0620"), ("max", MOST_TERMINALS)];
+                let mount =
+                    new_file_system("devpts", &options, attributes).map_err(because("making the file system"))?;
                 self.attach_at(path, mount, BindKind::Directory)
             }
             RootStep::Mode { path, mode } => self.mode(path, *mode).map_err(because("changing it")),

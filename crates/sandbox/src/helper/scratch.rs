@@ -1,7 +1,7 @@
 //! Measuring the scratch directories while a build runs: by walking them, a little at a time, so that neither a large tree nor
 //! a build that ends waits for it. Files that have no name any more, but a process that writes to them, are found through it.
 
-use super::watchdog::process_ids;
+use super::watchdog::{living_thread, process_ids};
 use crate::wire::{Doing, Failure};
 use fodder_model::{limits::Limit, sandbox::Limits};
 use nix::{
@@ -21,6 +21,9 @@ const BUDGET: Duration = Duration::from_millis(10);
 
 /// How long where the file system says that much has been used up since the build began.
 const LONG_BUDGET: Duration = Duration::from_millis(60);
+
+/// How long files without a name may be looked for: a process may have half a million descriptors.
+const NAMELESS_BUDGET: Duration = Duration::from_secs(1);
 
 /// Directories that are open at once. What is deeper is not counted, but for what the file system as a whole says.
 const DEPTH: usize = 512;
@@ -93,7 +96,8 @@ impl Scratch {
         let is_complete = walk.go_on(&self.devices, until);
         walk.took += began.elapsed();
         if is_complete && is_near {
-            walk.bytes += proc.map_or(0, |proc| nameless_bytes(proc.as_fd(), &self.devices));
+            let until = Instant::now() + NAMELESS_BUDGET;
+            walk.bytes += proc.map_or(0, |proc| nameless_bytes(proc.as_fd(), &self.devices, until));
         }
         let (bytes, files) = (walk.bytes, walk.files);
         let over = [(Limit::ScratchSize, self.bytes, bytes), (Limit::ScratchFiles, self.files, files)]
@@ -189,14 +193,20 @@ fn allocated(status: &Stat) -> u64 {
 }
 
 /// Bytes of files without a name that some process has open.
-fn nameless_bytes(proc: BorrowedFd<'_>, devices: &BTreeSet<u64>) -> u64 {
+fn nameless_bytes(proc: BorrowedFd<'_>, devices: &BTreeSet<u64>, until: Instant) -> u64 {
     let mut seen = HashSet::new();
     let mut bytes = 0;
     let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     for id in process_ids(proc) {
-        let Ok(descriptors) = openat(proc, format!("{id}/fd"), directory, rustix::fs::Mode::empty()) else { continue };
+        // Where the first thread has ended only the others have them.
+        let place = living_thread(proc, &id).map_or(id, |(place, _)| place);
+        let descriptors = openat(proc, format!("{place}/fd"), directory, rustix::fs::Mode::empty());
+        let Ok(descriptors) = descriptors else { continue };
         let Ok(entries) = Dir::read_from(&descriptors) else { continue };
         for entry in entries.filter_map(Result::ok) {
+            if Instant::now() >= until {
+                return bytes;
+            }
             // Through the link, to the file itself.
             let Ok(status) = statat(&descriptors, entry.file_name(), AtFlags::empty()) else { continue };
             let is_nameless = status.st_nlink == 0

@@ -14,7 +14,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use rustix::fs::{Dir, Mode, OFlags, fstatvfs, open, openat};
 use std::{
     io::Read,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -24,8 +24,14 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// How often when more than half of something is used: a processor fills gigabytes in a second.
 const SHORT_INTERVAL: Duration = Duration::from_millis(25);
 
-/// A look may take at most one part in so many of the time.
+/// A look may take at most one part in so many of the time,
 const SHARE: u32 = 20;
+
+/// but the next one is never further away: a build can make looks slow.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long shared pages may be told apart in one look. A process with very many mappings takes a tenth of a second.
+const SHARING_BUDGET: Duration = Duration::from_secs(1);
 
 /// What a file of a tmpfs takes beside its contents: an inode and a name.
 const TMPFS_FILE_BYTES: u64 = 1024;
@@ -111,7 +117,7 @@ impl Watchdog {
             found => found,
         };
         let interval = if is_near { SHORT_INTERVAL } else { INTERVAL };
-        self.next = Instant::now().checked_add(interval.max(started.elapsed() * SHARE));
+        self.next = Instant::now().checked_add(interval.max(started.elapsed() * SHARE).min(LONGEST_INTERVAL));
         over.map(|(limit, allowed, used)| Ending::OverLimit { limit, allowed, used })
     }
 
@@ -131,7 +137,9 @@ impl Watchdog {
         if let Some(allowed) = self.memory_bytes
             && memory > allowed / 2
         {
-            let own: u64 = processes.iter().map(|process| own_bytes(proc.as_fd(), process, self.page_bytes)).sum();
+            let until = Instant::now() + SHARING_BUDGET;
+            let own = |process| own_bytes(proc.as_fd(), process, self.page_bytes, until);
+            let own: u64 = processes.iter().map(own).sum();
             memory = own + tmpfs;
             self.used.memory_bytes = self.used.memory_bytes.max(Some(memory));
             if memory > allowed {
@@ -154,24 +162,39 @@ impl Watchdog {
 
 /// One process, as `/proc/PID/stat` tells.
 struct OneProcess {
-    id: String,
+    /// Its directory in `/proc`: that of a thread which has not ended.
+    place: String,
     threads: u64,
     resident_pages: u64,
 }
 
-fn processes(proc: std::os::fd::BorrowedFd<'_>) -> Vec<OneProcess> {
+fn processes(proc: BorrowedFd<'_>) -> Vec<OneProcess> {
     process_ids(proc)
         .into_iter()
         .filter_map(|id| {
             let text = read(proc, &format!("{id}/stat"))?;
-            let (threads, resident_pages) = parse_stat(&text)?;
-            Some(OneProcess { id, threads, resident_pages })
+            let Stat { has_ended, threads, resident_pages } = parse_stat(&text)?;
+            if has_ended && let Some((place, resident_pages)) = living_thread(proc, &id) {
+                return Some(OneProcess { place, threads, resident_pages });
+            }
+            Some(OneProcess { place: id, threads, resident_pages })
         })
         .collect()
 }
 
+/// A thread of a process whose first one has ended: its directory, and the resident pages, which only it still tells of.
+pub(super) fn living_thread(proc: BorrowedFd<'_>, id: &str) -> Option<(String, u64)> {
+    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let threads = openat(proc, format!("{id}/task"), directory, Mode::empty()).ok()?;
+    process_ids(threads.as_fd()).into_iter().find_map(|thread| {
+        let place = format!("{id}/task/{thread}");
+        let stat = parse_stat(&read(proc, &format!("{place}/stat"))?)?;
+        (!stat.has_ended).then_some((place, stat.resident_pages))
+    })
+}
+
 /// Names of the processes' directories.
-pub(super) fn process_ids(proc: std::os::fd::BorrowedFd<'_>) -> Vec<String> {
+pub(super) fn process_ids(proc: BorrowedFd<'_>) -> Vec<String> {
     let Ok(entries) = Dir::read_from(proc) else { return Vec::new() };
     entries
         .filter_map(Result::ok)
@@ -180,7 +203,7 @@ pub(super) fn process_ids(proc: std::os::fd::BorrowedFd<'_>) -> Vec<String> {
         .collect()
 }
 
-fn read(proc: std::os::fd::BorrowedFd<'_>, path: &str) -> Option<String> {
+fn read(proc: BorrowedFd<'_>, path: &str) -> Option<String> {
     let file = openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let mut bytes = Vec::new();
     std::fs::File::from(file).take(16 * 1024).read_to_end(&mut bytes).ok()?;
@@ -188,30 +211,45 @@ fn read(proc: std::os::fd::BorrowedFd<'_>, path: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Threads and resident pages, see proc_pid_stat(5): fields 20 and 24. The second field is the process's own choice and ends with
-/// the last parenthesis.
-fn parse_stat(text: &str) -> Option<(u64, u64)> {
+/// What proc_pid_stat(5) says.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    /// Of a process, its first thread; others may go on.
+    has_ended: bool,
+    threads: u64,
+    resident_pages: u64,
+}
+
+/// Fields 3, 20 and 24. The second field is the process's own choice and ends with the last parenthesis.
+fn parse_stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
-    let threads = fields.nth(17)?.parse().ok()?;
+    let has_ended = matches!(fields.next()?, "Z" | "X");
+    let threads = fields.nth(16)?.parse().ok()?;
     // Negative for a moment while pages are accounted.
     let resident = fields.nth(3)?.parse::<i64>().ok()?;
-    Some((threads, u64::try_from(resident).unwrap_or(0)))
+    Some(Stat { has_ended, threads, resident_pages: u64::try_from(resident).unwrap_or(0) })
 }
 
-/// What a process has for itself, and its part of what it shares. Where that is not told, all of what it has.
-fn own_bytes(proc: std::os::fd::BorrowedFd<'_>, process: &OneProcess, page_bytes: u64) -> u64 {
-    let resident = process.resident_pages * page_bytes;
-    read(proc, &format!("{}/smaps_rollup", process.id)).and_then(|text| parse_rollup(&text)).unwrap_or(resident)
-}
-
+/// What a process has for itself, and its part of what it shares. Where that is not told, or there is no time to ask, all of what it has.
 /// Files are left out: their pages can be dropped at any time.
-fn parse_rollup(text: &str) -> Option<u64> {
+fn own_bytes(proc: BorrowedFd<'_>, process: &OneProcess, page_bytes: u64, until: Instant) -> u64 {
+    let sum = |file: &str, names: [&str; 3]| {
+        read(proc, &format!("{}/{file}", process.place)).and_then(|text| sum_of_kibibytes(&text, names))
+    };
+    let parts =
+        if Instant::now() < until { sum("smaps_rollup", ["Pss_Anon:", "Pss_Shmem:", "SwapPss:"]) } else { None };
+    let whole = || sum("status", ["RssAnon:", "RssShmem:", "VmSwap:"]);
+    parts.or_else(whole).unwrap_or(process.resident_pages * page_bytes)
+}
+
+/// The last one may be missing.
+fn sum_of_kibibytes(text: &str, [anonymous, shared, swapped]: [&str; 3]) -> Option<u64> {
     let kibibytes = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
     };
-    Some((kibibytes("Pss_Anon:")? + kibibytes("Pss_Shmem:")? + kibibytes("SwapPss:").unwrap_or(0)) * 1024)
+    Some((kibibytes(anonymous)? + kibibytes(shared)? + kibibytes(swapped).unwrap_or(0)) * 1024)
 }
 
 fn tmpfs_bytes(descriptor: &OwnedFd) -> u64 {
@@ -230,7 +268,8 @@ mod tests {
     fn a_process_cannot_forge_its_numbers_by_its_name() {
         let fields = "R 1 1 1 0 -1 4194560 96 0 0 0 0 0 0 0 20 0 7 0 1000 2646016 300 184467";
         for name in ["sh", "a) R 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 0 0 9999", ")))", "", "\u{fffd}"] {
-            assert_eq!(parse_stat(&format!("12 ({name}) {fields}")), Some((7, 300)), "{name}");
+            let wanted = Stat { has_ended: false, threads: 7, resident_pages: 300 };
+            assert_eq!(parse_stat(&format!("12 ({name}) {fields}")), Some(wanted), "{name}");
         }
         assert_eq!(parse_stat("12 (x) R 1"), None);
         assert_eq!(parse_stat(""), None);
@@ -240,7 +279,8 @@ mod tests {
     fn shared_pages_count_once_and_files_not_at_all() {
         let text =
             "Rss: 9000 kB\nPss: 5000 kB\nPss_Anon:   1000 kB\nPss_File: 3000 kB\nPss_Shmem:  24 kB\nSwapPss: 6 kB\n";
-        assert_eq!(parse_rollup(text), Some(1030 * 1024));
-        assert_eq!(parse_rollup("Pss: 1 kB"), None);
+        let names = ["Pss_Anon:", "Pss_Shmem:", "SwapPss:"];
+        assert_eq!(sum_of_kibibytes(text, names), Some(1030 * 1024));
+        assert_eq!(sum_of_kibibytes("Pss: 1 kB", names), None);
     }
 }

@@ -194,6 +194,8 @@ fn bits_that_the_kernel_does_not_look_at_are_no_way_round() {
         all("ioctl", [0, 0x5401 | high, 0, 0, 0, 0], ALLOW);
         all("socket", [40 | high, 1, 0, 0, 0, 0], errno(libc::EAFNOSUPPORT));
         all("socket", [2 | high, 1 | high, 0, 0, 0, 0], ALLOW);
+        all("fcntl", [0, 1024 | high, 0, 0, 0, 0], errno(libc::EACCES));
+        all("fcntl", [0, 1030 | high, 0, 0, 0, 0], ALLOW);
         all("clone", [0x1000_0000 | high, 0, 0, 0, 0, 0], errno(libc::EPERM));
         all("unshare", [0x80 | high, 0, 0, 0, 0, 0], errno(libc::EPERM));
         all("personality", [0x0040_0000 | high, 0, 0, 0, 0, 0], errno(libc::EPERM));

@@ -99,6 +99,18 @@ fn the_kernel_answers_every_32_bit_number_as_the_policy_reads() {
     compare_with_the_kernel("every i386 call", 2);
 }
 
+/// Attack: RES-7 (leases on inputs, for which everybody else waits). Layer: seccomp (F_SETLEASE).
+#[test]
+fn no_file_can_be_leased() {
+    assert_eq!(answers("lease", true), ["F_SETLEASE: EACCES", "with high bits: EACCES"]);
+    assert_eq!(answers("lease", false), ["F_SETLEASE: done", "with high bits: done"]);
+}
+
+#[test]
+fn a_builder_has_message_queues() {
+    assert_eq!(answers("queue", true), ["queue: done"]);
+}
+
 /// Attack: NET-5. Layer: seccomp (socket families).
 #[test]
 fn sockets_that_no_network_namespace_holds_cannot_be_made() {

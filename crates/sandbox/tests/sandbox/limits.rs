@@ -88,6 +88,26 @@ fn memory_that_many_processes_have_together_ends_the_build() {
     assert!(free.report.used.memory_bytes.unwrap() > 350 << 20, "{:?}", free.report.used);
 }
 
+/// Attack: RES-5 (a process whose first thread has ended). Layer: watchdog over the memory of all processes together.
+#[test]
+fn memory_of_a_process_without_its_first_thread_ends_the_build() {
+    let lab = Lab::new();
+    let plan = probe::plan(&lab, "memory without a first thread");
+    is_over(&with(&lab, &plan, |limits| limits.memory_bytes = Some(200 << 20)), Limit::Memory);
+    let free = with(&lab, &plan, |_| ());
+    assert_eq!(free.report.exit, BuilderExit::Exited(0), "{}", free.log);
+}
+
+/// Attack: RES-5 (processes that take long to look at). Layer: a watchdog whose looks are short and never far apart.
+#[test]
+fn a_build_cannot_make_the_watchdog_look_away() {
+    let lab = Lab::new();
+    let plan = probe::plan(&lab, "slow looks");
+    is_over(&with(&lab, &plan, |limits| limits.memory_bytes = Some(300 << 20)), Limit::Memory);
+    let free = with(&lab, &plan, |_| ());
+    assert_eq!(free.report.exit, BuilderExit::Exited(0), "{}", free.log);
+}
+
 #[test]
 fn memory_that_processes_share_counts_once() {
     let lab = Lab::new();
@@ -184,6 +204,14 @@ fn inotify_instances_are_limited_for_the_build_and_not_used_up_for_its_user() {
     assert_eq!(ran.report.used.refused_settings, [""; 0], "this kernel takes it");
     assert_eq!(count(&ran), 5);
     assert!(count(&with(&lab, &plan, |_| ())) > 20, "without the limit there are more");
+}
+
+/// Attack: RES-7 (pseudo-terminals). Layer: the build's own devpts has room for 256.
+#[test]
+fn a_build_does_not_take_the_machine_s_terminals() {
+    let lab = Lab::new();
+    // It tries 400.
+    assert_eq!(count(&lab.run(&probe::plan(&lab, "terminals"))), 256);
 }
 
 /// Attack: RES-5. Layer: oom_score_adj.

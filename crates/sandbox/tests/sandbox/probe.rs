@@ -70,6 +70,11 @@ pub(crate) fn act(probe: &str) {
         "forks" => forks(),
         "memory" => memory(4, 100 << 20, false),
         "shared memory" => memory(4, 0, true),
+        "memory without a first thread" => without_a_first_thread(400 << 20),
+        "slow looks" => slow_looks(400 << 20),
+        "lease" => lease(),
+        "terminals" => println!("probe: {}", (0..400).take_while(|_| terminal()).count()),
+        "queue" => tell("queue", call(libc::SYS_mq_open, [c"q".as_ptr() as i64, 0o102, 0o600, 0, 0])),
         "inotify" => println!("probe: {}", (0..200).take_while(|_| watcher()).count()),
         "write" => {
             tell("write", fs::OpenOptions::new().append(true).open("/input/file").map(drop));
@@ -310,4 +315,66 @@ fn memory(children: usize, bytes: usize, shares: bool) {
 fn watcher() -> bool {
     // SAFETY: makes a descriptor, which is left open on purpose.
     unsafe { libc::inotify_init1(0) >= 0 }
+}
+
+/// A process whose first thread has ended, so that `/proc/PID/stat` tells of no memory, and another one that has much.
+fn without_a_first_thread(bytes: usize) {
+    // SAFETY: as in `memory`.
+    if unsafe { libc::fork() } == 0 {
+        std::thread::spawn(move || hold(bytes, 1500));
+        // SAFETY: ends this thread, and leaves everything as it is.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    }
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    println!("probe: gone");
+}
+
+/// Touches memory for so long, and ends the process.
+fn hold(bytes: usize, milliseconds: u64) {
+    let _held = std::hint::black_box(vec![1_u8; bytes]);
+    std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+    // SAFETY: ends the process and nothing else.
+    unsafe { libc::_exit(0) }
+}
+
+/// Processes with as many mappings as there may be, which take long to look at; and one that waits until nobody looks.
+fn slow_looks(bytes: usize) {
+    const PAIRS: usize = 30_000;
+    // SAFETY: new memory, of which every other page loses the permission to be written; only `shared` is touched.
+    let shared = unsafe {
+        let map = |length, flags| libc::mmap(std::ptr::null_mut(), length, 3, flags | libc::MAP_ANONYMOUS, -1, 0);
+        let pages = map(PAIRS * 8192, libc::MAP_PRIVATE | libc::MAP_NORESERVE);
+        for pair in 0..PAIRS {
+            libc::mprotect(pages.add(pair * 8192), 4096, libc::PROT_READ);
+        }
+        let shared = map(20 << 20, libc::MAP_SHARED).cast::<u8>();
+        std::slice::from_raw_parts_mut(shared, 20 << 20)
+    };
+    for _ in 0..20 {
+        // SAFETY: as in `memory`.
+        if unsafe { libc::fork() } == 0 {
+            shared.fill(1);
+            loop {
+                std::thread::sleep(std::time::Duration::from_secs(60));
+            }
+        }
+    }
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    println!("probe: grows");
+    hold(bytes, 5000);
+}
+
+/// A lease on a file of one's own.
+fn lease() {
+    let file = std::fs::File::create("leased").unwrap();
+    for (name, command) in [("F_SETLEASE", 1024_i64), ("with high bits", 1024 | 1 << 32)] {
+        let number = std::os::fd::AsRawFd::as_raw_fd(&file).into();
+        tell(name, call(libc::SYS_fcntl, [number, command, libc::F_WRLCK.into(), 0, 0]));
+    }
+}
+
+/// A pseudo-terminal that stays open to the end.
+fn terminal() -> bool {
+    // SAFETY: makes a descriptor, which is left open on purpose.
+    unsafe { libc::open(c"/dev/pts/ptmx".as_ptr(), libc::O_RDWR | libc::O_NOCTTY) >= 0 }
 }
