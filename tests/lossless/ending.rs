@@ -1,12 +1,15 @@
 //! Being asked to end, being stopped, and waiting for somebody who is killed.
 
 use super::{builder_of, family, is_gone, kill, nothing_is_left, signal, verified, within};
-use crate::{lab::Lab, recipe::Recipe};
+use crate::{
+    lab::{Lab, need},
+    recipe::Recipe,
+};
 use rustix::process::Signal;
 use std::{
     io::{BufRead, BufReader, Read},
     path::Path,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -137,6 +140,49 @@ fn of_a_build_that_was_stopped_nothing_outlives_the_runner() {
         kill(child.id());
         child.wait().expect("wait");
         assert!(within(Duration::from_secs(1), || everybody.iter().all(|process| is_gone(*process))), "{stopped}");
+    }
+    lab.made(&Recipe::new("next", "echo > $out"), &[]);
+    nothing_is_left(&lab);
+}
+
+/// A builder that has no parent-death signal and ignores every other that can be.
+const CLINGING: &str = r#"
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+int main(void) {
+    prctl(PR_SET_PDEATHSIG, 0);
+    for (int number = 1; number < 32; number++) signal(number, SIG_IGN);
+    if (write(2, "began\n", 6) != 6) return 1;
+    for (int seconds = 0; seconds < 60; seconds++) sleep(1);
+    return 0;
+}
+"#;
+
+/// Attack: PROC-1. Layer: the pid namespace of the helper, below which is the builder's.
+#[test]
+fn a_builder_that_unties_itself_dies_with_any_of_those_above_it() {
+    let lab = Lab::new();
+    let (source, program) = (lab.write("clinging.c", CLINGING), lab.path().join("clinging"));
+    let mut compiler = Command::new(need("cc", "build-essential"));
+    compiler.args(["-static", "-o"]).arg(&program).arg(source);
+    let run = lab.run(compiler);
+    assert_eq!(run.code, 0, "{run:?}");
+    let store = fodder_store::Store::open(&lab.store()).expect("open");
+    let builder = store.add_source("clinging", &program, 1).expect("add").path;
+    drop(store);
+    for victim in 0..3 {
+        let mut recipe =
+            Recipe::new(&format!("clinging-{victim}"), "").source(&builder).env("builder", &builder.to_string());
+        recipe.parts.builder = builder.to_string().as_str().into();
+        recipe.parts.arguments.clear();
+        let mut child = start(&lab, &recipe, &[]);
+        let _said = until_it_says(&mut child, "> began");
+        let everybody = builder_of(&child);
+        kill(everybody[victim]);
+        assert!(within(Duration::from_secs(1), || is_gone(everybody[3])), "it outlives number {victim}");
+        child.wait().expect("wait");
+        assert!(everybody.iter().all(|process| within(Duration::from_secs(1), || is_gone(*process))));
     }
     lab.made(&Recipe::new("next", "echo > $out"), &[]);
     nothing_is_left(&lab);

@@ -41,8 +41,14 @@ fn while_names_are_exchanged(lab: &Lab, canary: &Path, act: impl FnOnce()) -> u6
                 remove(&link);
                 let _ = symlink(canary, &link);
                 for build in std::fs::read_dir(&builds).into_iter().flatten().flatten() {
-                    for place in ["store", "build", "build/a", "build/a/b", "tmp", "build/c"] {
-                        let place = build.path().join(place);
+                    // What the builder made, what we move out of it to remove it, and the directory itself.
+                    let inner =
+                        std::fs::read_dir(build.path()).into_iter().flatten().flatten().map(|entry| entry.path());
+                    let made = ["build/a", "build/a/b", "build/c"].map(|place| build.path().join(place));
+                    for place in inner.chain(made).chain([build.path()]) {
+                        if !place.is_dir() {
+                            continue;
+                        }
                         for _ in 0..20 {
                             let exchange = rustix::fs::RenameFlags::EXCHANGE;
                             let exchanged =

@@ -146,27 +146,6 @@ fn the_builder_dies_with_the_helper_and_the_runner_says_so() {
     runner.wait().unwrap();
 }
 
-/// Attack: PROC-1. Layer: the pid namespace of the helper, below which is the builder's.
-/// The parent-death signal is the builder's own to change, and it can ignore every other.
-#[test]
-fn a_builder_that_unties_itself_dies_with_any_of_those_above_it() {
-    for victim in 0..3 {
-        let lab = Lab::new();
-        let (mut runner, _output) = start_plan(&crate::probe::plan(&lab, "cling"));
-        let [outer, inner, builder] = processes(&runner);
-        kill([runner.id(), outer, inner][victim]);
-        if victim == 0 {
-            runner.wait().unwrap();
-        }
-        assert!(gone_within(Duration::from_secs(1), builder), "it outlives number {victim}");
-        assert!(gone_within(Duration::from_secs(1), inner) && gone_within(Duration::from_secs(1), outer));
-        let then = beats(&lab);
-        std::thread::sleep(Duration::from_millis(100));
-        assert_eq!(beats(&lab), then);
-        runner.wait().unwrap();
-    }
-}
-
 #[test]
 fn the_deadline_is_kept_even_when_the_runner_is_stopped() {
     let lab = Lab::new();
