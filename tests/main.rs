@@ -22,6 +22,7 @@ mod hostile_input; // files that mean harm
 mod https; // fixed outputs fetch from a real server, and verify it
 mod limits; // what a build may use up
 mod log; // the log, stored and shown
+mod lossless; // what is valid stays so, whoever is killed and whatever runs out
 mod mentions; // the places that mention what they must not: how many, in which output, how deep
 mod oracle; // the same as real Nix
 mod outcomes; // how builds end: statuses, exit codes, words, JSON

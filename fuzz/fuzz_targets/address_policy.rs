@@ -11,7 +11,10 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((network, rest)) = fodder_fuzz::address(rest) else { return };
     let [bits, kind, ..] = rest else { return };
     let bits = bits % if network.is_ipv4() { 33 } else { 129 };
-    let destination = Destination::parse(&format!("{network}/{bits}")).expect("a network");
+    let destination = Destination::parse(&format!("{network}/{bits}"));
+    // A network of IPv4 addresses in disguise is refused.
+    assert_eq!(destination.is_err(), cidr::unmapped(network) != network, "{network}/{bits}");
+    let Ok(destination) = destination else { return };
     let (names, own) = (BTreeSet::new(), BTreeSet::<IpAddr>::new());
     let call = Call { address, port: 443, names: &names };
     let meant = cidr::unmapped(address);

@@ -12,7 +12,7 @@ pub use upload::upload;
 
 use crate::{error::BuildError, host};
 use fodder_model::{signature::PublicKey, store_path::StorePath};
-use fodder_store::{BinaryCache, CacheLocation, HttpSettings, Scratch, Store, chain};
+use fodder_store::{BinaryCache, CacheLocation, HttpSettings, Store, chain};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -105,7 +105,7 @@ impl<'a> Fetcher<'a> {
         observe: &mut dyn FnMut(FetchEvent),
     ) -> Result<Self, BuildError> {
         // What a killed run had begun to unpack.
-        Scratch::reap_stale(store)?;
+        store.remove_leftovers()?;
         let wanted: Vec<&CacheLocation> =
             substitution.caches.iter().filter(|location| !(is_offline && location.is_remote())).collect();
         let settings = match wanted.iter().any(|location| location.is_remote()) {

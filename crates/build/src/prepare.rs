@@ -106,7 +106,7 @@ pub fn prepare(
         Err(refused) => return Ok(Err(refused)),
     };
     // What runs that were killed have left is removed by the next one, which is this.
-    Scratch::reap_stale(store)?;
+    store.remove_leftovers()?;
     let scratch = Scratch::create(store)?;
     let user = if nix::unistd::geteuid().is_root() { Some(fodder_store::allocate_build_user(store)?) } else { None };
     let owner = user.as_ref().map(|user| (user.uid, user.gid));

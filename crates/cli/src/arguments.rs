@@ -152,6 +152,21 @@ pub(crate) struct SandboxArguments {
     pub(crate) caches: CacheArguments,
 }
 
+impl SandboxArguments {
+    /// Limits in Nix's own flags, where 0 is none, and in ours, which come last.
+    pub(crate) fn limits(&self) -> LimitSettings {
+        let flags = [
+            (Limit::Time, self.timeout),
+            (Limit::Silence, self.max_silent_time),
+            (Limit::LogSize, self.max_build_log_size),
+        ];
+        let nixs = flags
+            .into_iter()
+            .filter_map(|(limit, value)| Some((limit, value.map(|value| (value != 0).then_some(value))?)));
+        nixs.chain(self.limit.iter().copied()).collect()
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum SelfReferencesArgument {
     /// The places are hashed as well: Nix up to 2.16, and from 2.35 on.

@@ -3,8 +3,10 @@
 use crate::{
     arguments::{BuildArguments, InputArguments, SandboxArguments},
     diagnose::Failure,
+    interrupts,
     network_words::tell_network,
     progress::{Progress, Ticker},
+    store_verbs::open_or_create,
     words::{harmless, is_terminal, print_json, print_line, print_note},
 };
 use fodder_build::{
@@ -170,7 +172,10 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
 pub(crate) fn build(arguments: &BuildArguments) -> Result<u8, Failure> {
     match try_build(arguments) {
         Err(failure) if arguments.json => {
-            print_failure(&failure);
+            match interrupts::is_interrupted() {
+                true => print_failure(&Failure::new(interrupts::WORDS, interrupts::CODE)),
+                false => print_failure(&failure),
+            }
             Err(failure)
         }
         result => result,
@@ -206,14 +211,16 @@ fn try_build(arguments: &BuildArguments) -> Result<u8, Failure> {
     request.keep_failed = *keep_failed;
     request.max_jobs = *max_jobs;
     request.keep_going = *keep_going;
-    let mut store = Store::open(&store_root(input.store.as_deref())?)?;
+    let mut store = open_or_create(&store_root(input.store.as_deref())?)?;
     if let Some(lower) = host_store(input)? {
         store = store.with_lower(lower);
     }
     let loaded = load(input, Some(&store))?;
     let runner = Helper::current_exe().and_then(Sandbox::new).map_err(fodder_build::BuildError::from)?;
+    interrupts::watch_over(runner.canceller());
     let progress = Ticker::start(Progress::new(is_terminal() && !json, *print_build_logs));
     let outcome = fodder_build::build_with_dependencies(&loaded, &store, &runner, &request, &mut |path, event| {
+        interrupts::observe(&event);
         progress.observe(path, &event);
     });
     progress.finish();

@@ -6,6 +6,7 @@ mod build;
 mod diagnose;
 mod explain;
 mod inspect_verbs;
+mod interrupts;
 mod log_verb;
 mod network_words;
 mod progress;
@@ -25,10 +26,14 @@ fn main() -> ExitCode {
     }
     // First of all: the sandbox helper is this same program and must find a process with one thread and nothing set up.
     fodder_sandbox::dispatch_helper_with(fodder_build::builtin::INTERNAL_PROGRAMS);
+    interrupts::listen();
     let arguments = Arguments::parse();
     let wants_json = matches!(&arguments.verb, Verb::Build(arguments) if arguments.json);
     match std::panic::catch_unwind(|| run(arguments)) {
         Ok(Ok(code)) => ExitCode::from(code),
+        Ok(Err(_)) if interrupts::is_interrupted() => {
+            ExitCode::from(diagnose::Failure::new(interrupts::WORDS, interrupts::CODE).print())
+        }
         Ok(Err(failure)) => ExitCode::from(failure.print()),
         // A panic's own exit code is 101, which means "timed out" here.
         Err(_) => {

@@ -26,9 +26,9 @@ pub(crate) fn store(arguments: &StoreArguments) -> Result<u8, Failure> {
     match verb {
         StoreVerb::PathInfo(arguments) => path_info::path_info(&open_to_read(&root)?, arguments),
         StoreVerb::Query(arguments) => query::query(&open_to_read(&root)?, arguments),
-        StoreVerb::Add(arguments) => add::add(&Store::open(&root)?, arguments),
+        StoreVerb::Add(arguments) => add::add(&open_or_create(&root)?, arguments),
         StoreVerb::Export(arguments) => export::export(&open_to_change(&root)?, arguments),
-        StoreVerb::Import => export::import(&Store::open(&root)?),
+        StoreVerb::Import => export::import(&open_or_create(&root)?),
         StoreVerb::Verify(arguments) => verify::verify(&open_to_change(&root)?, arguments),
         StoreVerb::Roots(arguments) => roots::roots(&root, arguments),
         StoreVerb::Gc(arguments) => gc::gc(&open_to_change(&root)?, arguments),
@@ -47,7 +47,14 @@ fn open_to_read(root: &Path) -> Result<Store, Failure> {
 /// Nor is one that is looked after.
 fn open_to_change(root: &Path) -> Result<Store, Failure> {
     check_exists(root)?;
-    Ok(Store::open(root)?)
+    open_or_create(root)
+}
+
+/// Every run that may change a store puts away what killed ones have left there.
+pub(crate) fn open_or_create(root: &Path) -> Result<Store, Failure> {
+    let store = Store::open(root)?;
+    store.remove_leftovers()?;
+    Ok(store)
 }
 
 fn check_exists(root: &Path) -> Result<(), Failure> {

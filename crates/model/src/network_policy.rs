@@ -91,14 +91,15 @@ impl Host {
             return Ok(Host::Any);
         }
         if let Ok(address) = text.parse::<IpAddr>() {
-            let bits = if address.is_ipv4() { 32 } else { 128 };
-            return Ok(Host::Network { address: unmapped(address), bits });
+            let address = unmapped(address);
+            return Ok(Host::Network { address, bits: if address.is_ipv4() { 32 } else { 128 } });
         }
         if let Some((address, bits)) = text.split_once('/') {
             let address: IpAddr = address.parse().map_err(drop)?;
             let limit = if address.is_ipv4() { 32 } else { 128 };
             let bits = bits.parse().ok().filter(|bits| *bits <= limit).ok_or(())?;
-            return Ok(Host::Network { address, bits });
+            // Calls are judged by the IPv4 address within, so a network of such addresses has to be said that way.
+            return if unmapped(address) == address { Ok(Host::Network { address, bits }) } else { Err(()) };
         }
         let name = text.to_ascii_lowercase();
         let (name, is_below) = match name.strip_prefix("*.") {

@@ -138,7 +138,7 @@ fn noticed_without(step: SetupStep) -> String {
         SetupStep::DropGroups => "an ordinary user cannot drop groups, and the report says so".to_owned(),
         // What follows is refused to somebody without privileges over the host's.
         SetupStep::MountNamespace => refused("making mounts private: Operation not permitted"),
-        SetupStep::PidNamespace => refused("Operation not permitted"),
+        SetupStep::PidNamespace => check("the process number"),
         SetupStep::UtsNamespace => refused("setting the host name"),
         SetupStep::NetworkNamespace => refused("Operation not permitted"),
         SetupStep::IpcNamespace | SetupStep::CgroupNamespace => check("new namespaces"),

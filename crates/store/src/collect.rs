@@ -131,7 +131,7 @@ impl Store {
         let _ = rustix::fs::unlinkat(self.state().open("db")?, "reserved", AtFlags::empty());
 
         observe(CollectionEvent::FindingRoots);
-        Scratch::reap_stale(self)?;
+        self.remove_leftovers()?;
         let (keep, ignores) = match garbage {
             Garbage::Everything { keep, .. } => (*keep, false),
             Garbage::Paths { ignore_liveness, .. } => {

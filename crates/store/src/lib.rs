@@ -18,6 +18,7 @@ mod find_roots;
 mod git;
 mod http;
 mod import;
+mod leftovers;
 mod liveness;
 mod lock;
 mod logs;

@@ -61,7 +61,7 @@ impl Store {
     /// Links files with the same contents to each other, in all valid paths.
     pub fn optimise(&self, observe: &mut dyn FnMut(OptimiseEvent)) -> Result<Optimised, StoreError> {
         self.check_writable("optimise it")?;
-        Scratch::reap_stale(self)?;
+        self.remove_leftovers()?;
         let links = self.objects().ensure(LINKS, 0o755)?;
         let mut shared = HashSet::new();
         for entry in Dir::read_from(&links).at("list", links.path())? {

@@ -6,7 +6,7 @@
 //! when the user's link has gone ([`Store::prune_out_links`]).
 
 use crate::{
-    directory::{Directory, random_name},
+    directory::Directory,
     error::{At, StoreError},
     lock,
     store::Store,
@@ -26,13 +26,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// How the name of a link begins before it has its own.
+const NEW: &str = ".fodder-new-";
+
 impl Store {
     /// Records that the link at `link` is a root, whatever it points to now or later (if spelled `/nix/store/…`).
     pub fn add_indirect_root(&self, link: &Path) -> Result<(), StoreError> {
         self.check_writable("add a root")?;
         let link = absolute(link)?;
+        let _lock = self.lock_out_links()?;
+        self.add_indirect_root_locked(&link)
+    }
+
+    fn add_indirect_root_locked(&self, link: &Path) -> Result<(), StoreError> {
         let automatic = self.state().ensure("gcroots", 0o755)?.ensure("auto", 0o755)?;
-        replace_link(&automatic, &root_name(&link), link.as_os_str())
+        replace_link(&automatic, &root_name(link), link.as_os_str(), &new_name(link))
     }
 
     /// Makes `link` point to the real place of a valid path, and keeps that path until the link is removed. Replaces a
@@ -61,12 +69,15 @@ impl Store {
         };
         // The user's directory may be reached through links; only the store's own must not.
         let parent = parent.canonicalize().at("resolve", parent)?;
-        replace_link(&Directory::open_path(&parent)?, name, real.as_os_str())?;
-        self.add_indirect_root(&link)?;
+        // The link last: killed before, what we keep is put right by whoever prunes next; killed behind it, all is done.
+        self.add_indirect_root_locked(&link)?;
         if real != Path::new(&target.to_string()) {
-            replace_link(&self.direct_roots()?, &root_name(&link), OsStr::new(&target.to_string()))?;
+            let target = target.to_string();
+            replace_link(&self.direct_roots()?, &root_name(&link), OsStr::new(&target), &new_name(&link))?;
         }
-        Ok(())
+        replace_link(&Directory::open_path(&parent)?, name, real.as_os_str(), &new_name(&link))?;
+        // Once more: a collector may have taken it for one whose link is gone.
+        self.add_indirect_root_locked(&link)
     }
 
     /// Stops keeping paths whose result link was removed or points elsewhere; returns how many. A garbage collection by
@@ -91,12 +102,49 @@ impl Store {
             };
             let kept = read_link(&direct, &name)?;
             let real = kept.and_then(|path| Some(self.objects().child(path.strip_prefix(STORE_DIRECTORY).ok()?)));
-            if points_to.is_none() || points_to != real {
-                rustix::fs::unlinkat(&direct, &*name, AtFlags::empty()).at("remove the root", direct.path())?;
-                count += 1;
+            if points_to.is_some() && points_to == real {
+                continue;
             }
+            // Somebody was killed between this and the link, or it was changed by hand: what it names is what is wanted.
+            if let Some(wanted) = points_to.and_then(|target| self.path_at(&target))
+                && self.is_own(&wanted)?
+            {
+                let temporary = format!("{NEW}{}", name.to_string_lossy());
+                replace_link(&direct, OsStr::from_bytes(name.to_bytes()), OsStr::new(&wanted.to_string()), &temporary)?;
+            } else {
+                rustix::fs::unlinkat(&direct, &*name, AtFlags::empty()).at("remove the root", direct.path())?;
+            }
+            count += 1;
         }
         Ok(count)
+    }
+
+    /// Removes links that killed runs had not given their names yet, ours and those beside the user's.
+    pub(crate) fn remove_half_made_links(&self) -> Result<(), StoreError> {
+        let _lock = self.lock_out_links()?;
+        let automatic = self.state().ensure("gcroots", 0o755)?.ensure("auto", 0o755)?;
+        for directory in [&automatic, &self.direct_roots()?] {
+            for name in directory.names()? {
+                if name.to_bytes().starts_with(NEW.as_bytes()) {
+                    rustix::fs::unlinkat(directory, &*name, AtFlags::empty()).at("remove", directory.path())?;
+                }
+            }
+        }
+        for name in automatic.names()? {
+            let Some(link) = read_link(&automatic, &name)? else { continue };
+            let half_made = link.with_file_name(new_name(&link));
+            // In somebody's directory: only what is certainly ours.
+            if std::fs::read_link(&half_made).is_ok_and(|target| self.path_at(&target).is_some()) {
+                let _ = std::fs::remove_file(&half_made);
+            }
+        }
+        Ok(())
+    }
+
+    /// The path whose object is exactly there.
+    fn path_at(&self, place: &Path) -> Option<StorePath> {
+        let name = place.strip_prefix(self.objects().path()).ok()?.to_str()?;
+        StorePath::from_base_name(name).ok()
     }
 
     fn direct_roots(&self) -> Result<Directory, StoreError> {
@@ -135,13 +183,27 @@ fn read_link(directory: &Directory, name: &std::ffi::CStr) -> Result<Option<Path
     }
 }
 
+/// What a link is called before it has its own name. Always the same for the same link, so that what a killed run has left is
+/// replaced by the next, in a directory that is the user's to look through.
+fn new_name(link: &Path) -> String {
+    format!("{NEW}{}", Hash::of(HashAlgorithm::Sha1, link.as_os_str().as_bytes()).to_nix32())
+}
+
 /// Creates a link, or replaces one in a single step, so that no collector finds it missing.
-fn replace_link(directory: &Directory, name: &OsStr, target: &OsStr) -> Result<(), StoreError> {
-    let temporary = format!(".{}", random_name()?);
-    rustix::fs::symlinkat(target, directory, &temporary).at("create the link", directory.child(name))?;
-    let renamed = rustix::fs::renameat(directory, &temporary, directory, name);
-    if renamed.is_err() {
-        let _ = rustix::fs::unlinkat(directory, &temporary, AtFlags::empty());
+fn replace_link(directory: &Directory, name: &OsStr, target: &OsStr, temporary: &str) -> Result<(), StoreError> {
+    let shown = || directory.child(name);
+    match rustix::fs::symlinkat(target, directory, temporary) {
+        // Left by a killed run: the caller holds the lock on links.
+        Err(Errno::EXIST) => {
+            rustix::fs::unlinkat(directory, temporary, AtFlags::empty()).at("remove", directory.child(temporary))?;
+            rustix::fs::symlinkat(target, directory, temporary)
+        }
+        created => created,
     }
-    renamed.at("create the link", directory.child(name))
+    .at("create the link", shown())?;
+    let renamed = rustix::fs::renameat(directory, temporary, directory, name);
+    if renamed.is_err() {
+        let _ = rustix::fs::unlinkat(directory, temporary, AtFlags::empty());
+    }
+    renamed.at("create the link", shown())
 }

@@ -18,10 +18,11 @@ use rustix::{
 };
 use std::{
     collections::BTreeSet,
+    ffi::{CStr, CString},
     fs::File,
     io::{Read, Write},
     os::{
-        fd::{AsFd, AsRawFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::net::UnixStream,
     },
     path::PathBuf,
@@ -115,6 +116,52 @@ fn take(directory: &Directory, name: &str) -> Result<Option<File>, StoreError> {
     }
 }
 
+/// The files of processes that are gone, locked.
+pub(crate) struct StaleRoots {
+    directory: Directory,
+    files: Vec<(CString, OwnedFd)>,
+}
+
+impl StaleRoots {
+    pub(crate) fn find(store: &Store) -> Result<Self, StoreError> {
+        let directory = store.state().ensure("temproots", 0o755)?;
+        let mut files = Vec::new();
+        for name in directory.names()? {
+            if name.to_bytes().starts_with(b".") {
+                continue;
+            }
+            let path = directory.child(as_os_str(&name));
+            let file = match directory.open_file(as_os_str(&name), OFlags::RDWR, 0) {
+                Ok(file) => file,
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(error).at("open the temporary roots", path),
+            };
+            if lock::try_take(&file, FlockOperation::NonBlockingLockExclusive, &path)?
+                && rustix::fs::fstat(&file).at("examine", &path)?.st_nlink > 0
+            {
+                files.push((name, file));
+            }
+        }
+        Ok(StaleRoots { directory, files })
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.files.len()
+    }
+
+    pub(crate) fn remove(self) {
+        for (name, file) in &self.files {
+            remove_marked(&self.directory, name, file);
+        }
+    }
+}
+
+/// Unlinks, then tells whoever has just opened it and waits for its lock.
+fn remove_marked(directory: &Directory, name: &CStr, file: impl AsFd) {
+    let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+    let _ = rustix::io::write(file, b"d");
+}
+
 /// The temporary roots of all processes that are alive.
 pub(crate) fn read_all(store: &Store, stale: Stale) -> Result<Vec<Root>, StoreError> {
     let directory = match store.state().status("temproots")? {
@@ -136,8 +183,7 @@ pub(crate) fn read_all(store: &Store, stale: Stale) -> Result<Vec<Root>, StoreEr
         // Free only when its owner has died.
         if lock::try_take(&file, FlockOperation::NonBlockingLockExclusive, &path)? {
             if stale == Stale::Remove {
-                let _ = rustix::fs::unlinkat(&directory, &name, AtFlags::empty());
-                let _ = rustix::io::write(&file, b"d");
+                remove_marked(&directory, &name, &file);
             }
             continue;
         }

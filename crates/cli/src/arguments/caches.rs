@@ -33,21 +33,6 @@ pub(crate) struct TrustArguments {
 #[derive(Clone, Debug)]
 pub(crate) struct Words<T>(Vec<T>);
 
-impl SandboxArguments {
-    /// Limits in Nix's own flags, where 0 is none, and in ours, which come last.
-    pub(crate) fn limits(&self) -> LimitSettings {
-        let flags = [
-            (Limit::Time, self.timeout),
-            (Limit::Silence, self.max_silent_time),
-            (Limit::LogSize, self.max_build_log_size),
-        ];
-        let nixs = flags
-            .into_iter()
-            .filter_map(|(limit, value)| Some((limit, value.map(|value| (value != 0).then_some(value))?)));
-        nixs.chain(self.limit.iter().copied()).collect()
-    }
-}
-
 impl CacheArguments {
     /// What they come to.
     pub(crate) fn substitution(&self) -> Substitution {

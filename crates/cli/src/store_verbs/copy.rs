@@ -26,15 +26,21 @@ pub(crate) fn copy(root: &Path, arguments: &CopyArguments) -> Result<u8, Failure
             let closure = store.closure(&wanted)?;
             match is_address(to) {
                 true => to_cache(&store, &closure, to),
-                false => between(&store, &closure, &Store::open(&super::store_root(Some(Path::new(to)))?)?, "to", to),
+                false => between(
+                    &store,
+                    &closure,
+                    &super::open_or_create(&super::store_root(Some(Path::new(to)))?)?,
+                    "to",
+                    to,
+                ),
             }
         }
-        (None, Some(from)) if is_address(from) => from_cache(&Store::open(root)?, from, arguments),
+        (None, Some(from)) if is_address(from) => from_cache(&super::open_or_create(root)?, from, arguments),
         (None, Some(from)) => {
             let other = open_to_read(Path::new(from))?;
             let wanted: BTreeSet<StorePath> = store_paths(&other, paths)?.into_iter().collect();
             let closure = other.closure(&wanted)?;
-            between(&other, &closure, &Store::open(root)?, "from", from)
+            between(&other, &closure, &super::open_or_create(root)?, "from", from)
         }
         (None, None) => Err(Failure::new("error: neither --to nor --from was given", 2)),
     }

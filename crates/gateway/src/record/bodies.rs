@@ -48,9 +48,14 @@ impl Bodies {
         Ok(bodies)
     }
 
-    pub(super) fn start(&self) -> io::Result<Writer> {
+    /// A file that has no name that anybody knows yet.
+    pub(super) fn new_file(&self) -> io::Result<tempfile::NamedTempFile> {
         let permissions = std::fs::Permissions::from_mode(0o666);
-        let file = tempfile::Builder::new().prefix(PARTIAL).permissions(permissions).tempfile_in(&self.path)?;
+        tempfile::Builder::new().prefix(PARTIAL).permissions(permissions).tempfile_in(&self.path)
+    }
+
+    pub(super) fn start(&self) -> io::Result<Writer> {
+        let file = self.new_file()?;
         Ok(Writer { file, hasher: Sha256::new(), size: 0, directory: self.path.clone() })
     }
 

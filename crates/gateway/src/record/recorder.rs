@@ -16,7 +16,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, Write},
     net::SocketAddr,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -99,9 +98,8 @@ impl Recorder {
         };
         drop(state);
         rustix::fs::syncfs(self.bodies.directory()).map_err(|error| failed(error.into()))?;
-        let directory = self.file.parent().unwrap_or(Path::new("/"));
-        let permissions = std::fs::Permissions::from_mode(0o666);
-        let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(directory).map_err(failed)?;
+        // Among the bodies, where the next recording removes what a killed run has left.
+        let mut file = self.bodies.new_file().map_err(failed)?;
         file.write_all(recording.write().as_bytes()).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
         file.persist(&self.file).map_err(|error| failed(error.error))?;

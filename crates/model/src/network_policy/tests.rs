@@ -40,8 +40,18 @@ fn destinations_are_read_and_written() {
         assert_eq!(Destination::parse(text).unwrap().to_string(), text);
     }
     assert_eq!(Destination::parse("EXAMPLE.Org.").unwrap().to_string(), "example.org");
+    // Addresses that are IPv4 in disguise are IPv4, also in the flag that a refusal names; networks of them are said as such.
+    for (text, meant) in
+        [("::ffff:10.0.0.1", "10.0.0.1"), ("::cc:c", "0.204.0.12"), ("[64:ff9b::10.0.0.1]:22", "10.0.0.1:22")]
+    {
+        let destination = Destination::parse(text).unwrap();
+        assert_eq!(destination.to_string(), meant);
+        assert_eq!(Destination::parse(meant).unwrap(), destination);
+    }
     for text in [
         "",
+        "::ffff:10.0.0.0/104",
+        "64:ff9b::/96",
         ":443",
         "a b",
         "example.org:0",

@@ -6,6 +6,7 @@ mod forget;
 mod identity;
 mod namespaces;
 mod netlink;
+mod outer;
 mod redirect;
 mod scheduling;
 mod scratch;
@@ -30,7 +31,6 @@ use crate::{
 };
 use fodder_model::sandbox::{Namespace, SandboxPlan};
 use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{prctl, signal::Signal},
     unistd::{ForkResult, Pid},
 };
@@ -69,10 +69,12 @@ fn carry_out(
     };
     let open_files = forget::raise_open_files()?;
     let control_group = forget::open_control_group()?;
-    let mut oom_score = settings::OomScore::open()?;
 
     let outer_namespaces = NamespaceIds::read()?;
     let supplementary_groups_dropped = identity::enter_user_namespace(&plan.identity, left_out)?;
+    let outer = outer::go_on_as_first_process(runner, left_out)?;
+    // While its files in /proc are still the caller's.
+    let mut oom_score = settings::OomScore::open()?;
     namespaces::unshare_the_rest(&plan.namespaces, left_out)?;
     if let Some(door) = &plan.door {
         for (purpose, socket) in door::open(door)? {
@@ -83,7 +85,7 @@ fn carry_out(
     let scratch = scratch::Scratch::open(&plan.limits)?;
     identity::become_inside_ids(&plan.identity, left_out)?;
     let refused_settings = settings::apply(&plan.limits.settings)?;
-    left_out.step(SetupStep::DieWithRunner, || die_with_the_runner(runner))?;
+    left_out.step(SetupStep::DieWithRunner, || outer::die_with(runner, &outer))?;
     if prctl::get_pdeathsig().doing("asking what ties the helper to the runner")? != Some(Signal::SIGKILL) {
         return Err(Failure::Check { finding: "the helper would outlive the runner".into() });
     }
@@ -136,18 +138,6 @@ fn check_namespaces(plan: &SandboxPlan) -> Result<(), Failure> {
     }
     if plan.door.is_some() && !plan.namespaces.contains(&Namespace::Network) {
         return Err(Failure::Plan { reason: "it has a door, and the host's network".to_owned() });
-    }
-    Ok(())
-}
-
-/// Must come after the last change of credentials, which clears the parent-death signal (prctl(2)).
-fn die_with_the_runner(runner: &OwnedFd) -> Result<(), Failure> {
-    prctl::set_pdeathsig(Signal::SIGKILL).doing("tying the helper to the runner")?;
-    // The runner may have died before that line; then its end of the socket is closed.
-    let mut socket = [PollFd::new(std::os::fd::AsFd::as_fd(runner), PollFlags::empty())];
-    poll(&mut socket, PollTimeout::ZERO).doing("looking for the runner")?;
-    if socket[0].any() == Some(true) {
-        return Err(Failure::Check { finding: "the runner is gone".into() });
     }
     Ok(())
 }

@@ -31,12 +31,15 @@ fn runner_command(command: &mut Command, plan: &SandboxPlan) {
 /// Starts a runner whose builder says "started" and then keeps writing the time into a file.
 fn start(lab: &Lab) -> (Child, BufReader<std::process::ChildStdout>) {
     // Many processes, so that their end takes a moment in which somebody might not wait for it.
-    let plan = lab.plan(
+    start_plan(&lab.plan(
         "i=0; while [ $i -lt 100 ]; do sleep 60 & i=$((i+1)); done
          echo started; while :; do echo >> beats; sleep 0.02; done",
-    );
+    ))
+}
+
+fn start_plan(plan: &SandboxPlan) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    runner_command(command.args(RUNNER), &plan);
+    runner_command(command.args(RUNNER), plan);
     let mut child = command.spawn().unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
@@ -78,15 +81,23 @@ fn gone_within(limit: Duration, process: u32) -> bool {
     gone()
 }
 
-/// The processes of a run: the helper and the builder.
-fn helper_and_builder(runner: &Child) -> (u32, u32) {
-    let helpers = children(runner.id());
-    assert_eq!(helpers.len(), 1);
-    let builders = children(helpers[0]);
-    assert_eq!(builders.len(), 1, "the writer of the id maps must not stay");
-    (helpers[0], builders[0])
+/// The processes of a run: the outer part of the helper, the inner one, and the builder.
+fn processes(runner: &Child) -> [u32; 3] {
+    let mut parent = runner.id();
+    [(); 3].map(|()| {
+        let found = children(parent);
+        assert_eq!(found.len(), 1, "the writer of the id maps must not stay");
+        parent = found[0];
+        parent
+    })
 }
 
+fn helper_and_builder(runner: &Child) -> (u32, u32) {
+    let [helper, _, builder] = processes(runner);
+    (helper, builder)
+}
+
+/// Attack: PROC-1. Layer: parent-death signals, set after the last change of credentials.
 #[test]
 fn the_builder_dies_with_the_runner() {
     let lab = Lab::new();
@@ -133,6 +144,27 @@ fn the_builder_dies_with_the_helper_and_the_runner_says_so() {
     assert!(rest.contains("error: the sandbox helper ended without a report (signal: 9 (SIGKILL))"), "{rest}");
     assert!(rest.contains("remedy: look for the out-of-memory killer"), "{rest}");
     runner.wait().unwrap();
+}
+
+/// Attack: PROC-1. Layer: the pid namespace of the helper, below which is the builder's.
+/// The parent-death signal is the builder's own to change, and it can ignore every other.
+#[test]
+fn a_builder_that_unties_itself_dies_with_any_of_those_above_it() {
+    for victim in 0..3 {
+        let lab = Lab::new();
+        let (mut runner, _output) = start_plan(&crate::probe::plan(&lab, "cling"));
+        let [outer, inner, builder] = processes(&runner);
+        kill([runner.id(), outer, inner][victim]);
+        if victim == 0 {
+            runner.wait().unwrap();
+        }
+        assert!(gone_within(Duration::from_secs(1), builder), "it outlives number {victim}");
+        assert!(gone_within(Duration::from_secs(1), inner) && gone_within(Duration::from_secs(1), outer));
+        let then = beats(&lab);
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(beats(&lab), then);
+        runner.wait().unwrap();
+    }
 }
 
 #[test]

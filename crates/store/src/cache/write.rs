@@ -12,9 +12,12 @@ use fodder_model::{
 use std::{
     fs::{self, Permissions},
     io::{self, Read, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
+
+/// How names of files begin that are being written.
+const NEW: &str = ".new-";
 
 /// A cache in a directory, to be added to.
 #[derive(Debug)]
@@ -80,6 +83,7 @@ impl CacheWriter {
         let writer = CacheWriter { location, directory, key };
         for directory in [writer.directory.clone(), writer.directory.join("nar")] {
             fs::create_dir_all(&directory).map_err(|error| file_error(&url, &directory, error))?;
+            remove_unfinished(&directory).map_err(|error| file_error(&url, &directory, error))?;
         }
         let file = writer.directory.join("nix-cache-info");
         match open_file(&file).map_err(|error| file_error(&url, &file, error))? {
@@ -117,7 +121,7 @@ impl CacheWriter {
         let archives = self.directory.join("nar");
         let failed = |error| file_error(self.url(), &archives, error);
         let compression = self.location.compression();
-        let file = tempfile::Builder::new().prefix(".new-").tempfile_in(&archives).map_err(failed)?;
+        let file = new_file(&archives).map_err(failed)?;
         let counted = Counted { file, hasher: Hasher::new(HashAlgorithm::Sha256), size: 0 };
         let compressor: Compressor<Counted> = compression.writer(counted).map_err(failed)?;
         let hashed = Hashed { output: compressor, hasher: Hasher::new(HashAlgorithm::Sha256) };
@@ -180,12 +184,46 @@ impl CacheWriter {
     fn write_text(&self, name: &str, text: &str) -> Result<(), CacheError> {
         let path = self.directory.join(name);
         let write = || {
-            let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.directory)?;
+            let mut file = new_file(&self.directory)?;
             file.write_all(text.as_bytes())?;
             persist(file, &path)
         };
         write().map_err(|error| file_error(self.url(), &path, error))
     }
+}
+
+/// A file that is not offered yet, locked for as long as somebody writes it.
+fn new_file(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
+    loop {
+        let file = tempfile::Builder::new().prefix(NEW).tempfile_in(directory)?;
+        file.as_file().lock()?;
+        // Somebody may have seen it before it was locked, and taken it for a dead one's.
+        if file.as_file().metadata()?.nlink() > 0 {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes what writers that were killed have left: whoever lives has a lock.
+fn remove_unfinished(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if !entry.file_name().as_encoded_bytes().starts_with(NEW.as_bytes()) {
+            continue;
+        }
+        match fs::OpenOptions::new().read(true).custom_flags(no_surprises()).open(entry.path()) {
+            // Whose it was may have been faster.
+            Ok(file) if file.try_lock().is_ok() => drop(fs::remove_file(entry.path())),
+            // Alive; or somebody else's, just given its name, no file at all.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// A link or a pipe with such a name is nobody's unfinished file.
+fn no_surprises() -> i32 {
+    (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits() as i32
 }
 
 /// Flushed before it has its name, so that a power cut leaves no name with nothing behind it.

@@ -157,6 +157,7 @@ fn a_lock_is_waited_for_and_says_so() {
     assert!(lab.objects().is_empty(), "lock files are removed");
 }
 
+/// Attack: OUT-14. Layer: a locked file for each path.
 #[test]
 fn only_one_of_many_has_a_lock_at_a_time() {
     let lab = Lab::new();

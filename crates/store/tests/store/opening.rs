@@ -32,6 +32,7 @@ fn an_existing_root_keeps_its_mode_and_opening_twice_changes_nothing() {
     assert_eq!(Store::open(&slash).unwrap().root(), lab.store().root());
 }
 
+/// Attack: FS-1, CVE-2019-17365, CVE-2019-18192. Layer: every directory of the store is ours alone, and no link.
 #[test]
 fn directories_that_others_control_are_refused_by_name() {
     for part in ["", "nix", "nix/store", "nix/var", "nix/var/nix", "nix/var/nix/db"] {
@@ -74,6 +75,7 @@ fn only_the_objects_of_root_may_be_shared_with_build_users() {
     assert!(matches!(Store::open(&lab.root()), Err(StoreError::WritableByOthers { .. })));
 }
 
+/// Attack: FS-1, CVE-2019-17365, CVE-2019-18192. Layer: every directory of the store belongs to us.
 #[test]
 fn directories_of_somebody_else_are_refused() {
     let lab = Lab::new();

@@ -108,7 +108,8 @@ fn child_reaps_a_mount_point() {
     assert_eq!(fs::read_dir(root.join("nix/var/nix/builds")).unwrap().count(), 2, "directory and lock stay");
 }
 
-/// FS-2: while the remover runs, somebody swaps directories for links to a directory that must not be touched.
+/// Attack: FS-2, CVE-2025-46415. Layer: removal by descriptor, one component at a time.
+/// While the remover runs, somebody swaps directories for links to a directory that must not be touched.
 #[test]
 fn swapping_directories_for_links_redirects_nothing() {
     let lab = Lab::new();

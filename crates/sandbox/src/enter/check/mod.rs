@@ -143,6 +143,8 @@ fn examine_status(status: &Status, identity: &Identity, umask: u32) -> Result<()
 /// What of a process is in no file.
 fn examine_process(process: &Process) -> Result<(), Failure> {
     expect("the session", &getsid(None).doing("asking for the session")?, &nix::unistd::getpid())?;
+    // With it ends its namespace, and everything else in it.
+    expect("the process number", &nix::unistd::getpid().as_raw(), &1)?;
     let tie = prctl::get_pdeathsig().doing("asking for the parent-death signal")?;
     expect("the parent-death signal", &tie, &Some(Signal::SIGKILL))?;
     expect("being dumpable", &prctl::get_dumpable().doing("asking whether it is dumpable")?, &false)?;

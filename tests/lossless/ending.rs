@@ -1,0 +1,143 @@
+//! Being asked to end, being stopped, and waiting for somebody who is killed.
+
+use super::{builder_of, family, is_gone, kill, nothing_is_left, signal, verified, within};
+use crate::{lab::Lab, recipe::Recipe};
+use rustix::process::Signal;
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+/// Starts a build.
+fn start(lab: &Lab, recipe: &Recipe, more: &[&str]) -> Child {
+    let file = recipe.write(lab);
+    start_with(lab, &file, more)
+}
+
+fn start_with(lab: &Lab, file: &Path, more: &[&str]) -> Child {
+    let store = lab.store();
+    let mut command = lab.command(&["build", "--no-link", "--store", store.to_str().expect("UTF-8")]);
+    command.args(more).arg(file).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("start")
+}
+
+/// Waits for a line of its standard error that contains these words.
+#[track_caller]
+fn until_it_says(child: &mut Child, words: &str) -> BufReader<std::process::ChildStderr> {
+    let mut said = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    while !line.contains(words) {
+        line.clear();
+        assert_ne!(said.read_line(&mut line).expect("a line"), 0, "it ended without '{words}'");
+    }
+    said
+}
+
+fn rest(mut said: impl Read) -> String {
+    let mut text = String::new();
+    said.read_to_string(&mut text).expect("text");
+    text
+}
+
+#[test]
+fn an_interrupted_build_ends_as_under_nix_and_leaves_nothing() {
+    let lab = Lab::new();
+    for (number, one) in [Signal::INT, Signal::TERM, Signal::HUP].into_iter().enumerate() {
+        let recipe =
+            Recipe::new(&format!("interrupted-{number}"), "trap '' INT TERM HUP; echo > $out; echo began; sleep 60");
+        let mut child = start(&lab, &recipe, if number == 2 { &["--json"] } else { &[] });
+        let said = until_it_says(&mut child, "> began");
+        let everybody = family(child.id());
+        signal(child.id(), one);
+        let text = rest(said);
+        let mut output = String::new();
+        child.stdout.take().expect("a pipe").read_to_string(&mut output).expect("text");
+        assert_eq!(child.wait().expect("wait").code(), Some(1), "{text}");
+        assert_eq!(text, "error: interrupted by the user\n");
+        if number == 2 {
+            let result: serde_json::Value = serde_json::from_str(&output).expect("JSON");
+            assert_eq!(result["errorMsg"], "interrupted by the user");
+        }
+        assert!(everybody.len() >= 4 && everybody.iter().all(|process| is_gone(*process)));
+        nothing_is_left(&lab);
+    }
+    verified(&lab);
+}
+
+#[test]
+fn who_waits_for_a_lock_can_be_interrupted_and_goes_on_when_its_holder_is_killed() {
+    let lab = Lab::new();
+    let recipe = Recipe::new("waited-for", "echo began; sleep 0.7; echo > $out");
+    let mut holder = start(&lab, &recipe, &[]);
+    let _said = until_it_says(&mut holder, "> began");
+    let mut waiters: Vec<Child> = (0..3).map(|_| start(&lab, &recipe, &[])).collect();
+    let mut said: Vec<_> = waiters.iter_mut().map(|child| until_it_says(child, "waiting for the lock on")).collect();
+    signal(waiters[0].id(), Signal::INT);
+    assert_eq!(waiters.remove(0).wait().expect("wait").code(), Some(1));
+    assert!(rest(said.remove(0)).ends_with("error: interrupted by the user\n"));
+    kill(holder.id());
+    holder.wait().expect("wait");
+    let mut built = 0;
+    for (mut waiter, said) in waiters.into_iter().zip(said) {
+        let text = rest(said);
+        assert!(waiter.wait().expect("wait").success(), "{text}");
+        built += usize::from(text.contains("> began"));
+    }
+    assert_eq!(built, 1, "one of them builds, and the other finds it built");
+    nothing_is_left(&lab);
+    verified(&lab);
+}
+
+/// Attack: OUT-14, PROC-1. Layer: locks that the kernel lets go.
+#[test]
+fn fifty_builds_of_one_path_of_which_some_are_killed() {
+    let lab = Lab::new();
+    let recipe = Recipe::new("fifty", "echo ran; echo $RANDOM$RANDOM > $out; sleep 1.2");
+    let file = recipe.write(&lab);
+    let mut children: Vec<Child> = (0..50).map(|_| start_with(&lab, &file, &["--json"])).collect();
+    // Whoever builds is killed, twice, and so are some of those that wait.
+    for _ in 0..2 {
+        let mut builder = None;
+        assert!(within(Duration::from_secs(30), || {
+            builder = children.iter().position(|child| family(child.id()).len() >= 4);
+            builder.is_some()
+        }));
+        for number in [builder.expect("one builds"), 0, children.len() / 3] {
+            let mut child = children.remove(number);
+            kill(child.id());
+            child.wait().expect("wait");
+        }
+    }
+    let mut hashes = std::collections::BTreeSet::new();
+    let mut built = 0;
+    for child in children {
+        let output = child.wait_with_output().expect("wait");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let result: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        built += usize::from(result["status"] == "Built");
+        hashes.insert(result["outputs"]["out"]["narHash"].to_string());
+    }
+    assert!(built <= 1 && hashes.len() == 1, "{built} {hashes:?}");
+    lab.made(&Recipe::new("next", "echo > $out"), &[]);
+    nothing_is_left(&lab);
+    verified(&lab);
+}
+
+/// Attack: PROC-1. Layer: parent-death signals, which reach stopped processes as well.
+#[test]
+fn of_a_build_that_was_stopped_nothing_outlives_the_runner() {
+    let lab = Lab::new();
+    for stopped in 0..4 {
+        let recipe = Recipe::new(&format!("stopped-{stopped}"), "echo > $out; echo began; sleep 60 & sleep 60");
+        let mut child = start(&lab, &recipe, &[]);
+        let everybody = builder_of(&child);
+        signal(everybody[stopped], Signal::STOP);
+        kill(child.id());
+        child.wait().expect("wait");
+        assert!(within(Duration::from_secs(1), || everybody.iter().all(|process| is_gone(*process))), "{stopped}");
+    }
+    lab.made(&Recipe::new("next", "echo > $out"), &[]);
+    nothing_is_left(&lab);
+}
