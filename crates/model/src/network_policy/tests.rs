@@ -91,6 +91,7 @@ fn by_default_everybody_may_be_called_but_this_machine_and_its_link() {
         ("fd20:ce::254", "--allow [fd20:ce::254]:443"),
         ("fd00:42::42", "--allow [fd00:42::42]:443"),
         ("100.100.100.200", "--allow 100.100.100.200:443"),
+        ("192.0.0.192", "--allow 192.0.0.192:443"),
         ("fe80::1", "--allow [fe80::1]:443"),
         ("fd00:ec2::254", "--allow [fd00:ec2::254]:443"),
         ("192.168.7.7", "--allow 192.168.7.7:443"),
@@ -157,6 +158,9 @@ fn what_is_denied_stays_denied() {
     assert!(decide(&policy, "1.1.1.1", 80, &["example.org"]).unwrap_err().contains("--deny example.org:80"));
     assert!(decide(&policy, "1.1.1.1", 443, &["x.example.org"]).is_err());
     assert!(decide(&policy, "127.0.0.1", 443, &[]).is_err());
+    // Who asks for the address of a name tells its server so.
+    let denied = self::policy(&[], &["*.example.org", "example.com:80"], &[]);
+    assert!(!denied.may_ask("secret.example.org") && denied.may_ask("example.org") && denied.may_ask("example.com"));
 }
 
 #[test]
