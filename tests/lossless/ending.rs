@@ -21,8 +21,12 @@ fn start(lab: &Lab, recipe: &Recipe, more: &[&str]) -> Child {
 
 fn start_with(lab: &Lab, file: &Path, more: &[&str]) -> Child {
     let store = lab.store();
-    let mut command = lab.command(&["build", "--no-link", "--store", store.to_str().expect("UTF-8")]);
-    command.args(more).arg(file).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let plain = lab.command(&["build", "--no-link", "--store", store.to_str().expect("UTF-8")]);
+    // Whoever started the tests may ignore signals (nohup, a job in the background), and the program would respect that.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP,INT,TERM").arg(plain.get_program()).args(plain.get_args());
+    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(lab.path());
+    command.args(more).arg(file).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("start")
 }
 
