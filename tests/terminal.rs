@@ -288,7 +288,8 @@ fn a_flood_of_lines_is_kept_in_part_and_ended_at_its_limit() {
 #[test]
 fn a_daemon_that_writes_on_does_not_change_what_is_registered_and_a_closed_log_ends_nothing() {
     let lab = Lab::new();
-    let daemon = "trap '' TERM HUP INT; while :; do echo later > $out; sleep 0.02; done";
+    // By renaming, so that it may be killed at any moment.
+    let daemon = "trap '' TERM HUP INT; while :; do echo later > $out.new; mv -f $out.new $out; sleep 0.02; done";
     let script = format!("(setsid sh -c \"{daemon}\" &) & sleep 0.3; echo later > $out; exec >&- 2>&-; sleep 0.5");
     let recipe = Recipe::new("daemon", &script);
     let output = lab.made(&recipe, &[]);
