@@ -111,7 +111,9 @@ impl Host {
             let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
             !label.is_empty() && label.len() <= 63 && label.bytes().all(allowed)
         };
-        if name.len() > 253 || !name.split('.').all(is_label) {
+        // An address with a dot behind it is none, and no name either.
+        let is_address = !is_below && name.parse::<IpAddr>().is_ok();
+        if name.len() > 253 || is_address || !name.split('.').all(is_label) {
             return Err(());
         }
         Ok(if is_below { Host::Below(name.to_owned()) } else { Host::Name(name.to_owned()) })

@@ -51,6 +51,7 @@ fn destinations_are_read_and_written() {
     for text in [
         "",
         "::ffff:10.0.0.0/104",
+        "10.0.0.0.",
         "64:ff9b::/96",
         ":443",
         "a b",
