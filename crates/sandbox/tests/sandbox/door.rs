@@ -82,7 +82,7 @@ fn whoever_connects_anywhere_is_redirected_and_it_is_known_where_they_wanted_to_
 fn its_own_loopback_and_address_stay_its_own() {
     let script = "
         for address in 127.0.0.1 127.1.2.3 10.0.2.100; do nc -w 5 $address 80 </dev/null 2>&1; done
-        (echo mine | nc -l -p 8080) & sleep 0.3; nc -w 5 10.0.2.100 8080 </dev/null";
+        (echo mine | nc -l -p 8080) & until nc -w 5 10.0.2.100 8080 </dev/null 2>/dev/null; do sleep 0.1; done";
     let (log, _) = run(Some(door()), script);
     assert_eq!(log.matches("Connection refused").count(), 3, "{log}");
     assert!(log.ends_with("mine\n"), "{log}");

@@ -65,6 +65,9 @@ fn kill(process: u32) {
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
+/// For what happens at once, on a machine that has other things to do.
+const SOON: Duration = Duration::from_secs(20);
+
 fn gone_within(limit: Duration, process: u32) -> bool {
     let until = Instant::now() + limit;
     // A zombie that its new parent has not reaped yet is gone as far as we are concerned.
@@ -103,16 +106,13 @@ fn the_builder_dies_with_the_runner() {
     let lab = Lab::new();
     let (mut runner, _output) = start(&lab);
     let (helper, builder) = helper_and_builder(&runner);
-    assert!(
-        beats(&lab) > 0 || {
-            std::thread::sleep(Duration::from_millis(300));
-            beats(&lab) > 0
-        }
-    );
+    while beats(&lab) == 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     runner.kill().unwrap();
     runner.wait().unwrap();
-    assert!(gone_within(Duration::from_secs(1), builder), "the builder outlives its runner");
-    assert!(gone_within(Duration::from_secs(1), helper), "the helper outlives its runner");
+    assert!(gone_within(SOON, builder), "the builder outlives its runner");
+    assert!(gone_within(SOON, helper), "the helper outlives its runner");
     let then = beats(&lab);
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(beats(&lab), then);
@@ -127,8 +127,8 @@ fn the_builder_dies_with_the_runner_even_when_the_helper_is_stopped() {
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGSTOP).unwrap();
     runner.kill().unwrap();
     runner.wait().unwrap();
-    assert!(gone_within(Duration::from_secs(1), builder), "a stopped helper keeps the builder alive");
-    assert!(gone_within(Duration::from_secs(1), helper));
+    assert!(gone_within(SOON, builder), "a stopped helper keeps the builder alive");
+    assert!(gone_within(SOON, helper));
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn the_builder_dies_with_the_helper_and_the_runner_says_so() {
 #[test]
 fn the_deadline_is_kept_even_when_the_runner_is_stopped() {
     let lab = Lab::new();
-    let mut plan = lab.plan("echo started; sleep 30");
+    let mut plan = lab.plan("echo started; sleep 300");
     plan.limits.deadline_seconds = Some(1);
     let mut command = Command::new(std::env::current_exe().unwrap());
     runner_command(command.args(RUNNER), &plan);
@@ -163,7 +163,7 @@ fn the_deadline_is_kept_even_when_the_runner_is_stopped() {
     let (_helper, builder) = helper_and_builder(&runner);
     let process = nix::unistd::Pid::from_raw(i32::try_from(runner.id()).unwrap());
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGSTOP).unwrap();
-    assert!(gone_within(Duration::from_secs(3), builder), "a stopped runner prolongs the build");
+    assert!(gone_within(SOON, builder), "a stopped runner prolongs the build");
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGCONT).unwrap();
     let mut rest = String::new();
     output.read_to_string(&mut rest).unwrap();

@@ -174,10 +174,14 @@ fn every_call(make: impl Fn(i64) -> io::Result<()>) {
         }
         drop(write);
         let child = nix::unistd::Pid::from_raw(child);
-        // Some wait for ever, with all signals blocked (pause, sigsuspend).
+        // Some wait for ever, with all signals blocked (pause, sigsuspend); others have not had their turn yet.
         let mut watched = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&read), nix::poll::PollFlags::POLLIN)];
-        if nix::poll::poll(&mut watched, nix::poll::PollTimeout::from(500_u16)) == Ok(0) {
-            nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
+        while nix::poll::poll(&mut watched, nix::poll::PollTimeout::from(500_u16)) == Ok(0) {
+            let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap();
+            if !stat.rsplit(')').next().unwrap().starts_with(" R") {
+                nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
+                break;
+            }
         }
         let mut word = [0; 4];
         let answer = match io::Read::read_exact(&mut read, &mut word) {
@@ -293,21 +297,35 @@ fn forks() {
     println!("probe: {}", (0..120).map_while(start).count());
 }
 
-/// Children with so much memory each, of which no single one is much; or with none of their own and their parent's 150 MiB.
+/// Seconds for which a probe keeps what it has taken.
+fn hold_seconds() -> std::time::Duration {
+    std::time::Duration::from_secs(std::env::var("HOLD").ok().and_then(|text| text.parse().ok()).unwrap_or(0))
+}
+
+/// Waits until somebody writes to the pipe.
+fn wait_for(pipe: &mut io::PipeReader) {
+    io::Read::read_exact(pipe, &mut [0]).unwrap();
+}
+
+/// Children with so much memory each, of which no single one is much; or with none of their own and their parent's 150 MiB. They end
+/// with their parent.
 fn memory(children: usize, bytes: usize, shares: bool) {
     let fill = |bytes: usize| std::hint::black_box(vec![1_u8; bytes]);
     let own = fill(if shares { 150 << 20 } else { 0 });
+    let (mut filled, tell) = io::pipe().unwrap();
     for _ in 0..children {
         // SAFETY: the harness has another thread, which could hold a lock of the allocator: a child that waits for it fails the
         // test, and harms nothing else.
         if unsafe { libc::fork() } == 0 {
             let _own = fill(bytes);
-            std::thread::sleep(std::time::Duration::from_millis(1500));
+            io::Write::write_all(&mut &tell, &[0]).unwrap();
+            std::thread::sleep(std::time::Duration::from_secs(3600));
             // SAFETY: ends this child and nothing else.
             unsafe { libc::_exit(0) }
         }
     }
-    std::thread::sleep(std::time::Duration::from_millis(1800));
+    (0..children).for_each(|_| wait_for(&mut filled));
+    std::thread::sleep(hold_seconds());
     println!("probe: {} MiB and {children} children", own.len() >> 20);
 }
 
@@ -319,22 +337,20 @@ fn watcher() -> bool {
 
 /// A process whose first thread has ended, so that `/proc/PID/stat` tells of no memory, and another one that has much.
 fn without_a_first_thread(bytes: usize) {
+    let (mut filled, tell) = io::pipe().unwrap();
     // SAFETY: as in `memory`.
     if unsafe { libc::fork() } == 0 {
-        std::thread::spawn(move || hold(bytes, 1500));
+        std::thread::spawn(move || {
+            let _held = std::hint::black_box(vec![1_u8; bytes]);
+            io::Write::write_all(&mut &tell, &[0]).unwrap();
+            std::thread::sleep(std::time::Duration::from_secs(3600));
+        });
         // SAFETY: ends this thread, and leaves everything as it is.
         unsafe { libc::syscall(libc::SYS_exit, 0) };
     }
-    std::thread::sleep(std::time::Duration::from_millis(2500));
+    wait_for(&mut filled);
+    std::thread::sleep(hold_seconds());
     println!("probe: gone");
-}
-
-/// Touches memory for so long, and ends the process.
-fn hold(bytes: usize, milliseconds: u64) {
-    let _held = std::hint::black_box(vec![1_u8; bytes]);
-    std::thread::sleep(std::time::Duration::from_millis(milliseconds));
-    // SAFETY: ends the process and nothing else.
-    unsafe { libc::_exit(0) }
 }
 
 /// Processes with as many mappings as there may be, which take long to look at; and one that waits until nobody looks.
@@ -361,7 +377,8 @@ fn slow_looks(bytes: usize) {
     }
     std::thread::sleep(std::time::Duration::from_millis(2500));
     println!("probe: grows");
-    hold(bytes, 5000);
+    let _held = std::hint::black_box(vec![1_u8; bytes]);
+    std::thread::sleep(hold_seconds());
 }
 
 /// A lease on a file of one's own.
