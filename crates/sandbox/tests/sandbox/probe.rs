@@ -4,7 +4,7 @@
 
 use crate::lab::{Lab, bind, directory, insert};
 use fodder_model::sandbox::{Access, BindKind, SandboxPlan};
-use std::{collections::BTreeSet, fs, io, path::PathBuf};
+use std::{collections::BTreeSet, fs, io, path::PathBuf, thread::sleep, time::Duration};
 
 /// A plan that executes one of the probes below.
 pub(crate) fn plan(lab: &Lab, probe: &str) -> SandboxPlan {
@@ -291,20 +291,21 @@ pub(crate) fn set_own_groups(groups: &[u32]) {
     call(libc::SYS_setgroups, [groups.len() as i64, groups.as_ptr() as i64, 0, 0, 0]).unwrap();
 }
 
+/// Gives the calling thread an I/O priority of the class that is usual (best-effort), see ioprio_set(2).
+pub(crate) fn set_own_io_priority(level: i64) {
+    call(libc::SYS_ioprio_set, [1, 0, 2 << 13 | level, 0, 0]).unwrap();
+}
+
 /// Starts processes until that is refused, at most 120.
 fn forks() {
     let start = |_| std::process::Command::new("/bin/sleep").arg("30").spawn().ok();
     println!("probe: {}", (0..120).map_while(start).count());
 }
 
-/// Seconds for which a probe keeps what it has taken.
-fn hold_seconds() -> std::time::Duration {
-    std::time::Duration::from_secs(std::env::var("HOLD").ok().and_then(|text| text.parse().ok()).unwrap_or(0))
-}
-
-/// Waits until somebody writes to the pipe.
-fn wait_for(pipe: &mut io::PipeReader) {
-    io::Read::read_exact(pipe, &mut [0]).unwrap();
+/// Keeps what a probe has taken for as long as it is told to.
+fn hold() {
+    let seconds = std::env::var("HOLD").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    sleep(Duration::from_secs(seconds));
 }
 
 /// Children with so much memory each, of which no single one is much; or with none of their own and their parent's 150 MiB. They end
@@ -319,13 +320,13 @@ fn memory(children: usize, bytes: usize, shares: bool) {
         if unsafe { libc::fork() } == 0 {
             let _own = fill(bytes);
             io::Write::write_all(&mut &tell, &[0]).unwrap();
-            std::thread::sleep(std::time::Duration::from_secs(3600));
+            sleep(Duration::from_secs(3600));
             // SAFETY: ends this child and nothing else.
             unsafe { libc::_exit(0) }
         }
     }
-    (0..children).for_each(|_| wait_for(&mut filled));
-    std::thread::sleep(hold_seconds());
+    io::Read::read_exact(&mut filled, &mut vec![0; children]).unwrap();
+    hold();
     println!("probe: {} MiB and {children} children", own.len() >> 20);
 }
 
@@ -343,13 +344,13 @@ fn without_a_first_thread(bytes: usize) {
         std::thread::spawn(move || {
             let _held = std::hint::black_box(vec![1_u8; bytes]);
             io::Write::write_all(&mut &tell, &[0]).unwrap();
-            std::thread::sleep(std::time::Duration::from_secs(3600));
+            sleep(Duration::from_secs(3600));
         });
         // SAFETY: ends this thread, and leaves everything as it is.
         unsafe { libc::syscall(libc::SYS_exit, 0) };
     }
-    wait_for(&mut filled);
-    std::thread::sleep(hold_seconds());
+    io::Read::read_exact(&mut filled, &mut [0]).unwrap();
+    hold();
     println!("probe: gone");
 }
 
@@ -371,14 +372,14 @@ fn slow_looks(bytes: usize) {
         if unsafe { libc::fork() } == 0 {
             shared.fill(1);
             loop {
-                std::thread::sleep(std::time::Duration::from_secs(60));
+                sleep(Duration::from_secs(60));
             }
         }
     }
-    std::thread::sleep(std::time::Duration::from_millis(2500));
+    sleep(Duration::from_millis(2500));
     println!("probe: grows");
     let _held = std::hint::black_box(vec![1_u8; bytes]);
-    std::thread::sleep(hold_seconds());
+    hold();
 }
 
 /// A lease on a file of one's own.
