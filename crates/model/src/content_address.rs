@@ -214,6 +214,27 @@ mod tests {
         }
     }
 
+    /// An address that anybody could have computed for other references vouches for nothing.
+    ///
+    /// Attack: PARSE-14 (a content address for what it does not say). Layer: paths follow from address and references.
+    #[test]
+    fn a_path_follows_from_its_address_and_references_or_not_at_all() {
+        let hash = Hash::of(HashAlgorithm::Sha256, b"x");
+        let of = |method| ContentAddress { method, hash };
+        let (none, other) = (BTreeSet::new(), BTreeSet::from([of(ContentMethod::Nar).store_path("other").unwrap()]));
+        for method in [ContentMethod::Flat, ContentMethod::Nar, ContentMethod::Text, ContentMethod::Git] {
+            let (address, path) = (of(method), of(method).store_path("x").unwrap());
+            assert!(address.is_path_of(&path, &none, false), "{address}");
+            assert!(!address.is_path_of(&path, &other, false), "{address}");
+            assert!(!address.is_path_of(&path, &none, true), "{address}");
+            let elsewhere = of(method).store_path("y").unwrap();
+            assert!(
+                !ContentAddress { method, hash: Hash::of(HashAlgorithm::Sha256, b"y") }.is_path_of(&path, &none, false)
+            );
+            assert!(address.is_path_of(&elsewhere, &none, false), "whatever its name");
+        }
+    }
+
     #[test]
     fn the_database_spelling_names_method_and_algorithm() {
         let hash = Hash::of(HashAlgorithm::Sha256, b"hello\n");

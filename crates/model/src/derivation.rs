@@ -300,3 +300,6 @@ impl Derivation {
 pub fn output_path_name(derivation_name: &str, output: &str) -> String {
     if output == "out" { derivation_name.to_owned() } else { format!("{derivation_name}-{output}") }
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,8 +42,9 @@ fn entry(netrc: &str, host: &str) -> Option<(String, String)> {
                 found = (None, None);
                 applies = word == "default" || words.next().is_some_and(|name| name.eq_ignore_ascii_case(host));
             }
-            "login" => found.0 = words.next().filter(|_| applies).map(str::to_owned),
-            "password" => found.1 = words.next().filter(|_| applies).map(str::to_owned),
+            "login" | "password" if !applies => drop(words.next()),
+            "login" => found.0 = words.next().map(str::to_owned),
+            "password" => found.1 = words.next().map(str::to_owned),
             _ => {}
         }
     }
@@ -95,6 +96,7 @@ mod tests {
             "https://good.example\\.evil.example/",
             "https://good.example\t.evil.example/",
             "https://good.example:80:x/",
+            "https://good.example:x/",
             "https://evil.example?good.example",
             "https://evil.example#@good.example",
             "good.example",
@@ -106,6 +108,8 @@ mod tests {
         }
         let netrc =
             "macdef init\nmachine good.example login evil password evil\n\nmachine good.example login me password p";
+        assert_eq!(with_password("https://good.example/", netrc), "https://me:p@good.example/");
+        let netrc = " # machine good.example login evil password evil\nmachine good.example login me password p";
         assert_eq!(with_password("https://good.example/", netrc), "https://me:p@good.example/");
     }
 }

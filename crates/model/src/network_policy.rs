@@ -288,9 +288,7 @@ fn protection(address: IpAddr, own: &BTreeSet<IpAddr>) -> Option<&'static str> {
 /// Addresses that no host has: connecting to some of them reaches this machine.
 fn is_nowhere(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => {
-            address.is_unspecified() || address.octets()[0] == 0 || address.is_broadcast() || address.is_multicast()
-        }
+        IpAddr::V4(address) => address.octets()[0] == 0 || address.is_broadcast() || address.is_multicast(),
         IpAddr::V6(address) => address.is_unspecified() || address.is_multicast(),
     }
 }

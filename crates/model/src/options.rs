@@ -316,6 +316,20 @@ mod tests {
     }
 
     #[test]
+    fn words_of_variables_are_read() {
+        let read =
+            |name: &str, text: &str| plain(&[(name.into(), text.into())].into()).map_err(|error| error.to_string());
+        assert!(read("__noChroot", "1").unwrap().wants_no_sandbox && !read("__noChroot", "").unwrap().wants_no_sandbox);
+        assert_eq!(read("__impureHostDeps", "/a /b").unwrap().impure_host_paths, ["/a", "/b"]);
+        assert_eq!(read("requiredSystemFeatures", " kvm ").unwrap().required_features, ["kvm".to_owned()].into());
+        assert!(read("exportReferencesGraph", "a b c").unwrap_err().contains("odd number of tokens"));
+        for name in ["../a", "/a", "a/b", ".a", "-a", "1a"] {
+            let error = read("exportReferencesGraph", &format!("{name} /nix/store/x")).unwrap_err();
+            assert!(error.contains("invalid file name"), "{error}");
+        }
+    }
+
+    #[test]
     fn any_number_is_a_limit() {
         for (value, limit) in
             [(json!(10), 10), (json!(1.9), 1), (json!(1e3), 1000), (json!(-1), u64::MAX), (json!(-1.5), u64::MAX)]

@@ -263,7 +263,10 @@ mod tests {
         );
         assert_eq!(StorePath::from_full_path(full).unwrap().to_string(), full);
         assert!(StorePath::from_full_path("/gnu/store/7fkyl4dcd4wp3va6qyfxz7c7gac4dwp4-src.txt").is_err());
-        assert!(StorePath::from_base_name("7fkyl4dcd4wp3va6qyfxz7c7gac4dwp4").is_err());
+        for short in ["", "7fkyl", "7fkyl4dcd4wp3va6qyfxz7c7gac4dwp4"] {
+            let error = StorePath::from_base_name(short).unwrap_err();
+            assert!(matches!(error, StorePathError::TooShort { .. }), "{error}");
+        }
         assert!(StorePath::from_base_name("7fkyl4dcd4wp3va6qyfxz7c7gac4dwp4-").is_err());
         assert!(StorePath::from_base_name("7fkyl4dcd4wp3va6qyfxz7c7gac4dwp4_src").is_err());
         assert!(StorePath::from_base_name("ÿfkyl4dcd4wp3va6qyfxz7c7gac4dwp4-src").is_err());

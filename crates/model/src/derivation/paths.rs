@@ -302,6 +302,22 @@ mod tests {
     }
 
     #[test]
+    fn a_missing_variable_or_output_is_named() {
+        let zero = "0".repeat(64);
+        let fixed = format!(r#"Derive([("out","","sha256","{zero}")],[],[],"x86_64-linux","/bin/sh",[],[])"#);
+        let fixed = aterm::parse("fixed", fixed.as_bytes()).unwrap();
+        let error = check(&fixed, &DerivationSet::new()).unwrap_err();
+        assert!(matches!(&error, PathsError::MissingVariable { name, .. } if name == "out"), "{error}");
+
+        let derivation = aterm::parse("simple", SIMPLE.as_bytes()).unwrap();
+        let path = derivation_path(&derivation).unwrap();
+        let mut parts = derivation.clone().into_parts();
+        parts.input_derivations = [(path.clone(), ["dev".to_owned()].into())].into();
+        let error = check(&Derivation::new(parts).unwrap(), &[(path.clone(), derivation)].into()).unwrap_err();
+        assert_eq!(error, PathsError::MissingOutput { path, output: "dev".to_owned() });
+    }
+
+    #[test]
     fn filling_in_gives_what_was_left_out() {
         let full = aterm::parse("simple", SIMPLE.as_bytes()).unwrap();
         let mut parts = full.clone().into_parts();

@@ -36,6 +36,12 @@ fn corrupt_files_are_named_with_line_and_reason() {
     for (from, to, reason) in [
         ("StorePath: /nix/store/kg6md52mmhk7p6ncw3brkqyvsjz0yqs2-dep2\n", "", "StorePath missing"),
         ("URL: nar", "Address: nar", "URL missing"),
+        ("nar/1r3v22qkypccqifzbww5lrn6hf1chi23m6zzkyvb8bvg457nxslq.nar.xz", "", "URL missing"),
+        (
+            "NarHash: sha256:0xx0qxaris04a806ibxf9jw92ddj2c1lnnvx7frjidz3rab6gp1q",
+            "NarHash: sha1:00000000000000000000000000000000",
+            "the NarHash is a sha1, not a sha256 at line 6",
+        ),
         ("NarHash", "Hash", "NarHash missing"),
         ("NarSize: 168", "NarSize: 0", "NarSize missing or zero"),
         ("NarSize: 168", "NarSize: -168", "invalid NarSize at line 7"),

@@ -161,6 +161,9 @@ fn what_is_denied_stays_denied() {
     assert!(decide(&policy, "127.0.0.1", 443, &[]).is_err());
     // Who asks for the address of a name tells its server so.
     let denied = self::policy(&[], &["*.example.org", "example.com:80"], &[]);
+    let allow = vec![Destination::parse("example.org").unwrap()];
+    let allowed = NetworkPolicy { allow, ..NetworkPolicy::default() };
+    assert!(allowed.may_ask("example.org") && !allowed.may_ask("other.org"));
     assert!(!denied.may_ask("secret.example.org") && denied.may_ask("example.org") && denied.may_ask("example.com"));
 }
 

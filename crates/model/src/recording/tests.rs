@@ -61,6 +61,11 @@ fn what_could_not_have_been_written_is_refused() {
     );
     assert!(refused(|r| r.exchanges[0].request.body.sha256.make_ascii_uppercase()).contains("64 hexadecimal"));
     assert!(refused(|r| r.exchanges[0].response.as_mut().unwrap().status = 100).contains("status"));
+    assert!(refused(|r| r.exchanges[0].request.method = "GET /".into()).contains("request"));
+    assert!(refused(|r| r.exchanges[0].request.url.push('\n')).contains("request"));
+    assert!(refused(|r| r.exchanges[0].request.headers.push(("a b".into(), "x".into()))).contains("request"));
+    // Of which nothing is read.
+    assert!(matches!(Recording::parse(&vec![0; SIZE_LIMIT + 1]), Err(RecordingError::TooLarge)));
     for (name, value) in [("a\nb", "x"), ("a", "x\r\ny"), ("", "x"), ("a", "\u{100}")] {
         let mut changed = good.clone();
         changed.exchanges[0].response.as_mut().unwrap().headers.push((name.into(), value.into()));
@@ -95,6 +100,7 @@ fn secrets_are_replaced_and_all_else_stays() {
         ("cookie", "a=hunter2", "REDACTED-"),
         ("x-jfrog-art-api", "hunter2", "REDACTED-"),
         ("x-nobody-knows", "hunter2", "REDACTED-"),
+        ("referer", "https://a.test/x?token=hunter2", "https://a.test/x?token=REDACTED-"),
     ] {
         let redacted = redactor.request_header(name, value);
         assert!(redacted.starts_with(start) && !redacted.contains("hunter2"), "{name}: {redacted}");

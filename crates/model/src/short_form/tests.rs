@@ -199,6 +199,20 @@ fn bad_short_forms_are_refused_with_advice() {
             "at $.config: an object cannot become the environment variable 'config'",
         ),
         (json!({"name": "x", "__noChroot": true}), "at $.__noChroot: there is no build without a sandbox"),
+        (json!({"name": "x", "__noChroot": "1"}), "at $.__noChroot: there is no build without a sandbox"),
+        (
+            json!({"name": "x", "__contentAddressed": true, "__impure": true}),
+            "at $: '__contentAddressed' and '__impure' exclude each other",
+        ),
+        (json!({"name": "x", "fodder": {"profile": "open"}}), "at $.fodder.profile: unknown profile 'open'"),
+        (
+            json!({"name": "x", "fodder": {"network": {"mode": "host"}}}),
+            "at $.fodder.network.mode: a file cannot ask for the network 'host'",
+        ),
+        (
+            json!({"name": "x", "fodder": {"limits": {"memory": "none"}}}),
+            "at $.fodder.limits.memory: a file cannot lift the limit 'memory'",
+        ),
         (
             json!({"name": "x", "fodder": {"profil": "nix"}}),
             "at $.fodder.profil: unknown setting 'profil' (did you mean 'profile'?)",

@@ -170,14 +170,18 @@ fn a_malformed_extension_is_never_skipped() {
         refused(&[member(b'x', "x", "", text.as_bytes()), member(b'0', "a", "", b"")], "an extension is malformed");
     }
     refused(&[member(b'x', "x", "", &record("size", "1x")), member(b'0', "a", "", b"1")], "size is not a number");
+    refused(&[member(b'x', "x", "", &record("size", "+1")), member(b'0', "a", "", b"1")], "size is not a number");
     refused(&[member(b'L', "x", "", b"a\0b\0"), member(b'0', "a", "", b"")], "a long name is malformed");
     refused(&[member(b'L', "x", "", b""), member(b'0', "a", "", b"")], "a long name is malformed");
     let path = member(b'x', "x", "", &record("path", "b"));
+    let path_of_b = path.clone();
     refused(&[path.clone(), path.clone(), member(b'0', "a", "", b"")], "two extensions are about one member");
     refused(&[path.clone(), member(b'L', "x", "", b"c\0"), member(b'0', "a", "", b"")], "the same thing twice");
     refused(&[path], "an extension is about no member");
     refused(&[member(b'x', "x", "", &record("GNU.sparse.major", "1")), member(b'0', "a", "", b"")], "sparse files");
     refused(&[with_size(b'x', "x", "", 1 << 30, b"")], "more than 1048576 bytes of an extension");
+    let cut = read(&path_of_b[..BLOCK + 5]).expect_err("a cut extension");
+    assert!(cut.contains("it ends after 517 bytes, in the middle"), "{cut}");
 }
 
 /// Attack: PARSE-4, 1e (special files). Layer: types of the tar reader.

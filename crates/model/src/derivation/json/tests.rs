@@ -157,6 +157,16 @@ fn bad_input_is_named_with_its_place() {
             r#""srcs":["/etc/passwd"]"#,
             format!("{at}.inputs.srcs[0]: path '/etc/passwd' is not in the Nix store '/nix/store'"),
         ),
+        (
+            r#""drvs":{}"#,
+            &format!(r#""drvs":{{"{DRV}":[],"/nix/store/{DRV}":[]}}"#),
+            format!("{at}.inputs.drvs[\"/nix/store/{DRV}\"]: '/nix/store/{DRV}' is there twice"),
+        ),
+        (
+            r#""drvs":{}"#,
+            &format!(r#""drvs":{{"{DRV}":{{"outputs":[],"dynamicOutputs":{{"out":{{}}}}}}}}"#),
+            format!("{at}.inputs.drvs[\"{DRV}\"].dynamicOutputs: derivations with dynamic outputs are not supported"),
+        ),
         ("echo hi > $out", "a\\u0000b", format!("{at}: argument 2 contains a NUL byte")),
         (r#""env":{"#, r#""env":{"__json":"{}","#, format!("{at}: cannot have an environment variable named '__json'")),
         (
@@ -168,6 +178,13 @@ fn bad_input_is_named_with_its_place() {
         let found = change(from, to);
         assert!(found.starts_with(&expected), "{from} -> {to}\n   found: {found}\nexpected: {expected}");
     }
+}
+
+#[test]
+fn a_derivation_that_is_there_twice_is_refused() {
+    let one = &VERSION_4[VERSION_4.find("{\"args\"").unwrap()..VERSION_4.rfind("},\"version\"").unwrap()];
+    let text = format!(r#"{{"derivations":{{"{DRV}":{one},"/nix/store/{DRV}":{one}}},"version":4}}"#);
+    assert!(message(&text).contains("is there twice"), "{}", message(&text));
 }
 
 #[test]
