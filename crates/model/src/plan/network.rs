@@ -110,3 +110,49 @@ pub(super) fn policy(settings: &Settings, told: &BTreeMap<ByteString, ByteString
     policy.loopback_ports.extend(on_loopback.map(|proxy| proxy.port));
     policy
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        content_address::{ContentAddress, ContentMethod},
+        derivation::{DerivationParts, Output},
+        hash::{Hash, HashAlgorithm},
+    };
+
+    /// Attack: DRV-3, NET-8. Layer: only a declared hash opens the network, and for an impure build the person's word.
+    #[test]
+    fn who_may_reach_the_network_follows_from_the_outputs_and_the_person() {
+        let path = StorePath::from_base_name("qrzxvj7gpcc55s6cixahari3cycw0qx5-x.drv").unwrap();
+        let (method, algorithm) = (ContentMethod::Flat, HashAlgorithm::Sha256);
+        let decide = |output: &Output, asked| {
+            let derivation = Derivation::new(DerivationParts {
+                name: "x".to_owned(),
+                outputs: [("out".to_owned(), output.clone())].into(),
+                input_sources: [].into(),
+                input_derivations: [].into(),
+                system: "x86_64-linux".to_owned(),
+                builder: "/bin/sh".into(),
+                arguments: Vec::new(),
+                environment: [].into(),
+                structured_attributes: None,
+            });
+            let settings = Settings { network: asked, ..Settings::default() };
+            network(&derivation.unwrap(), &path, &settings).map(|network| network.mode).ok()
+        };
+        const ASKED: [Option<NetworkMode>; 4] =
+            [None, Some(NetworkMode::None), Some(NetworkMode::Gateway), Some(NetworkMode::Host)];
+        let fixed = Output::Fixed { content: ContentAddress { method, hash: Hash::zero(algorithm) } };
+        let impure = Output::Impure { method: ContentMethod::Nar, algorithm };
+        let closed = [Some(NetworkMode::None), Some(NetworkMode::None), None, None];
+        for (output, expected) in [
+            (fixed, [NetworkMode::Gateway, NetworkMode::None, NetworkMode::Gateway, NetworkMode::Host].map(Some)),
+            (impure, [NetworkMode::None, NetworkMode::None, NetworkMode::Gateway, NetworkMode::Host].map(Some)),
+            (Output::InputAddressed { path: path.clone() }, closed),
+            (Output::Floating { method: ContentMethod::Nar, algorithm }, closed),
+            (Output::Deferred, closed),
+        ] {
+            assert_eq!(ASKED.map(|asked| decide(&output, asked)), expected, "{output:?}");
+        }
+    }
+}

@@ -71,3 +71,24 @@ impl ExtraPath {
         Ok(ExtraPath { target: clean, source: source.into(), optional })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attack: FS-7, FS-11 (a path of the person's that takes the place of the sandbox's own). Layer: reserved places, clean paths.
+    #[test]
+    fn paths_of_the_person_do_not_replace_the_sandbox_s_own() {
+        let parse = |text: &str| ExtraPath::parse(text).map(|path| path.target);
+        for place in ["/", "/build", "/dev", "/etc", "/fodder", "/nix", "/nix/store", "/proc", "/tmp"] {
+            for spelling in [place.to_owned(), format!("{place}/"), format!("/.{place}"), format!("{place}//.")] {
+                assert!(parse(&format!("{spelling}=/opt")).is_err(), "{spelling}");
+            }
+        }
+        for text in ["opt", "", "opt=/opt", "/opt=opt", "/a/../etc=/opt", "/opt=/a/../etc", "/opt/..", "=/opt"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        assert_eq!(parse("/etc//./hosts=/opt?"), Ok("/etc/hosts".to_owned()));
+        assert_eq!(ExtraPath::parse("/opt").map(|path| (path.source, path.optional)), Ok(("/opt".into(), false)));
+    }
+}
