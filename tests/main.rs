@@ -29,6 +29,7 @@ mod mentions; // the places that mention what they must not: how many, in which 
 mod oracle; // the same as real Nix
 mod outcomes; // how builds end: statuses, exit codes, words, JSON
 mod outputs; // canonical form, references, declared hashes
+mod planned; // what is planned for every build, field by field
 mod recording; // builds that are recorded, replayed, and compared
 mod rules; // the sandbox as a builder sees it
 mod security; // every attack of the catalogue has a test, and the page lists it

@@ -139,10 +139,46 @@ mod tests {
     }
 
     #[test]
+    fn each_deceptive_character_is_known_to_both_ends_of_its_range() {
+        for ends in [
+            ['\0', '\u{1f}'],
+            ['\u{7f}', '\u{9f}'],
+            ['\u{ad}', '\u{34f}'],
+            ['\u{61c}', '\u{115f}'],
+            ['\u{1160}', '\u{17b4}'],
+            ['\u{17b5}', '\u{180b}'],
+            ['\u{180f}', '\u{200b}'],
+            ['\u{200e}', '\u{200f}'],
+            ['\u{2028}', '\u{202e}'],
+            ['\u{202a}', '\u{2069}'],
+            ['\u{2060}', '\u{206f}'],
+            ['\u{3164}', '\u{feff}'],
+            ['\u{ffa0}', '\u{fff9}'],
+            ['\u{fffb}', '\u{1bca0}'],
+            ['\u{1bca3}', '\u{1d173}'],
+            ['\u{1d17a}', '\u{e0000}'],
+            ['\u{e0041}', '\u{e0fff}'],
+        ] {
+            for character in ends {
+                assert!(is_deceptive(character), "{character:?}");
+                assert!(harmless(format!("a{character}b")).starts_with("a\\"), "{character:?}");
+            }
+        }
+        for text in ['a', ' ', 'é', '日', '\u{301}', '\u{fe0f}', '\u{fffd}', '✔'] {
+            assert!(!is_deceptive(text), "{text:?}");
+        }
+        let long = format!("\u{1b}[{}m", "1".repeat(65));
+        assert!(harmless(&long).starts_with("\\u{1b}[1"), "no colour is so long");
+    }
+
+    #[test]
     fn with_colours_only_colours_pass_and_end_with_the_line() {
         assert_eq!(harmless_with_colours("\u{1b}[31mred"), "\u{1b}[31mred\u{1b}[0m");
         assert_eq!(harmless_with_colours("\u{1b}[38;2;5;6;8mx"), "\u{1b}[38;2;5;6;8mx\u{1b}[0m");
-        assert_eq!(harmless_with_colours("\u{1b}[8mhidden \u{1b}[1;08mhidden \u{1b}[5mx"), "hidden hidden x");
+        assert_eq!(
+            harmless_with_colours("\u{1b}[8mhidden \u{1b}[1;08mhidden \u{1b}[5mx\u{1b}[6my"),
+            "hidden hidden xy"
+        );
         assert_eq!(harmless_with_colours("\u{1b}[2J\r\u{9b}31m"), "\\u{1b}[2J\\r\\u{9b}31m");
         assert_eq!(harmless_with_colours("plain"), "plain");
     }

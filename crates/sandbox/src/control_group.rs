@@ -70,32 +70,12 @@ impl ControlGroup {
                 Err(error) => return Err(error.into()),
             }
         };
-        let controllers = words(&group.path.join("cgroup.controllers"))?;
-        if let Some(bytes) = memory.filter(|_| controllers.contains("memory")) {
-            group.set("memory.max", &bytes.to_string())?;
-            // Both are missing in some kernels: without swap accounting, and before Linux 4.19.
-            group.set_if_there("memory.swap.max", "0")?;
-            group.set_if_there("memory.oom.group", "1")?;
-        }
-        if let Some(count) = processes.filter(|_| controllers.contains("pids")) {
-            group.set("pids.max", &count.to_string())?;
-        }
+        limit(&group.path, memory, processes)?;
         Ok(group)
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
-    }
-
-    fn set(&self, file: &str, value: &str) -> io::Result<()> {
-        write(&self.path.join(file), value)
-    }
-
-    fn set_if_there(&self, file: &str, value: &str) -> io::Result<()> {
-        match self.set(file, value) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
     }
 
     /// What was used, when everybody is gone.
@@ -125,6 +105,25 @@ impl Drop for ControlGroup {
             let _ = move_back(parent);
         }
     }
+}
+
+/// Sets the limits of a group, as far as it has controllers.
+fn limit(group: &Path, memory: Option<u64>, processes: Option<u64>) -> io::Result<()> {
+    let controllers = words(&group.join("cgroup.controllers"))?;
+    if let Some(bytes) = memory.filter(|_| controllers.contains("memory")) {
+        write(&group.join("memory.max"), &bytes.to_string())?;
+        for (file, value) in [("memory.swap.max", "0"), ("memory.oom.group", "1")] {
+            match write(&group.join(file), value) {
+                // Both are missing in some kernels: without swap accounting, and before Linux 4.19.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                written => written?,
+            }
+        }
+    }
+    if let Some(count) = processes.filter(|_| controllers.contains("pids")) {
+        write(&group.join("pids.max"), &count.to_string())?;
+    }
+    Ok(())
 }
 
 /// Makes the controllers available below `parent`, leaving it first if this process is the only one in it.
@@ -273,6 +272,29 @@ mod tests {
         assert_eq!(field(events, "oom_kill"), Some(2));
         assert_eq!(field(events, "kill"), None);
         assert_eq!(field("", "max"), None);
+    }
+
+    /// Attack: RES-3, RES-5. Layer: memory.max without swap, pids.max. Files with the kernel's names: many machines have the controllers
+    /// in version 1, where nothing can be tried.
+    #[test]
+    fn limits_are_written_where_the_kernel_reads_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let files = ["memory.max", "memory.swap.max", "memory.oom.group", "pids.max"];
+        let contents = || files.map(|name| fs::read_to_string(path(name)).unwrap_or_else(|_| "absent".to_owned()));
+        fs::write(path("cgroup.controllers"), "cpu memory pids\n").unwrap();
+        assert!(limit(directory.path(), Some(5), None).is_err(), "a controller without its file");
+        files.iter().for_each(|name| fs::write(path(name), "").unwrap());
+        limit(directory.path(), None, None).unwrap();
+        assert_eq!(contents(), ["", "", "", ""]);
+        limit(directory.path(), Some(5 << 30), Some(77)).unwrap();
+        assert_eq!(contents(), ["5368709120", "0", "1", "77"]);
+        fs::remove_file(path("memory.swap.max")).unwrap();
+        limit(directory.path(), Some(5 << 30), Some(77)).unwrap();
+        fs::write(path("cgroup.controllers"), "cpu\n").unwrap();
+        files.iter().for_each(|name| fs::write(path(name), "").unwrap());
+        limit(directory.path(), Some(5 << 30), Some(77)).unwrap();
+        assert_eq!(contents(), ["", "", "", ""]);
     }
 
     #[test]

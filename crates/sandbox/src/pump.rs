@@ -287,7 +287,6 @@ impl Supervision {
 /// Reached with everything dead already, but for an error or a panic of `on_log`; then nothing may be left either.
 impl Drop for Supervision {
     fn drop(&mut self) {
-        self.kill();
         let _ = self.helper.0.kill();
         let _ = self.helper.0.wait();
         let _ = self.wait_until_dead();

@@ -139,8 +139,6 @@ pub(crate) fn receive<T: for<'de> Deserialize<'de>>(socket: impl AsFd) -> io::Re
         match recvmsg::<UnixAddr>(socket.as_fd().as_raw_fd(), &mut slices, Some(&mut space), flags) {
             Ok(message) => break (message.bytes, descriptors_of(message.cmsgs()?)),
             Err(Errno::EINTR) => continue,
-            // A helper that was killed before it read everything resets the connection; for us that is its end too.
-            Err(Errno::ECONNRESET) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         }
     };

@@ -98,6 +98,33 @@ fn a_machine_that_says_nothing_has_no_limits_made_up_for_it() {
 }
 
 #[test]
+fn a_machine_that_says_all_has_every_limit_but_that_of_promised_memory() {
+    let nothing = LimitSettings::new();
+    let rich = MachineResources {
+        memory_bytes: 16 << 30,
+        processors: 4,
+        disk_bytes: Some(1 << 40),
+        disk_free_bytes: Some(1 << 39),
+        disk_free_files: Some(1 << 20),
+        open_files: Some(1 << 30),
+        locked_memory_bytes: Some(1 << 30),
+        inotify_instances: Some(128),
+        inotify_watches: Some(1000),
+        control_group: ControlGroup::default(),
+    };
+    let decided = decide(&nothing, &nothing, &nothing, &rich);
+    for info in &LIMITS {
+        assert_eq!(value(&decided, info.limit).is_some(), info.limit != Limit::Data, "{}", info.limit);
+    }
+    assert_eq!(value(&decided, Limit::OpenFiles), Some(524_288));
+    assert_eq!(value(&decided, Limit::LockedMemory), Some(8 << 20));
+    assert_eq!(value(&decided, Limit::InotifyWatches), Some(500));
+    for text in ["processes=+5", "processes=-5", "processes= 5", "time=+5s", "memory=G"] {
+        assert!(parse_setting(text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn a_control_group_keeps_memory_and_processes_where_there_is_one() {
     let nothing = LimitSettings::new();
     let group = ControlGroup::Delegated { directory: "/sys/fs/cgroup/mine".into() };

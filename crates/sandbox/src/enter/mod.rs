@@ -297,3 +297,23 @@ fn without_nul(bytes: &[u8]) -> Result<CString, Failure> {
         Failure::Plan { reason: format!("'{beginning}' contains a NUL byte, which execve cannot pass") }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    /// Attack: PROC-1 (a helper that is killed before the builder is tied to it). Layer: a look at its pidfd afterwards.
+    #[test]
+    fn a_helper_that_is_gone_already_is_noticed() {
+        let mut helper = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let number = rustix::process::Pid::from_raw(i32::try_from(helper.id()).unwrap()).unwrap();
+        let pidfd = rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty()).unwrap();
+        let own_tie = prctl::get_pdeathsig().unwrap();
+        assert_eq!(die_with_the_helper(&pidfd), Ok(()));
+        assert_eq!(prctl::get_pdeathsig(), Ok(Some(Signal::SIGKILL)));
+        helper.wait().unwrap();
+        assert_eq!(die_with_the_helper(&pidfd), Err(Failure::Check { finding: "the helper is gone".into() }));
+        prctl::set_pdeathsig(own_tie).unwrap();
+    }
+}

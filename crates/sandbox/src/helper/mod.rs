@@ -75,7 +75,7 @@ fn carry_out(
 
     let outer_namespaces = NamespaceIds::read()?;
     let supplementary_groups_dropped = identity::enter_user_namespace(&plan.identity, left_out)?;
-    let outer = outer::go_on_as_first_process(runner, left_out)?;
+    let outer = outer::go_on_as_first_process(runner)?;
     // While its files in /proc are still the caller's.
     let mut oom_score = settings::OomScore::open()?;
     namespaces::unshare_the_rest(&plan.namespaces, left_out)?;

@@ -7,7 +7,6 @@
 
 use super::forget;
 use crate::{
-    steps::{LeftOut, SetupStep},
     sys::fork_single_threaded,
     wire::{Doing, Failure},
 };
@@ -25,14 +24,13 @@ use rustix::{
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Returns in a child that is PID 1 of a new pid namespace, with a pidfd of its parent, which never returns.
-pub(super) fn go_on_as_first_process(runner: &OwnedFd, left_out: LeftOut<'_>) -> Result<OwnedFd, Failure> {
+pub(super) fn go_on_as_first_process(runner: &OwnedFd) -> Result<OwnedFd, Failure> {
     let outer =
         pidfd_open(super::number_of(Pid::this())?, PidfdFlags::empty()).doing("opening a pidfd of the helper")?;
     unshare(CloneFlags::CLONE_NEWPID).doing("making a pid namespace for the helper")?;
     match fork_single_threaded().doing("forking the helper")? {
         ForkResult::Child => {
-            // For now: the ids will change, which clears it.
-            left_out.step(SetupStep::DieWithRunner, || die_with(runner, &outer))?;
+            // It is tied to the runner later, since a change of ids clears that.
             Ok(outer)
         }
         ForkResult::Parent { child } => {

@@ -232,6 +232,9 @@ mod tests {
         std::fs::write(path("a/b/file"), vec![1; 1 << 20]).unwrap();
         std::fs::hard_link(path("a/b/file"), path("a/again")).unwrap();
         std::os::unix::fs::symlink("/", path("a/root")).unwrap();
+        let elsewhere = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(elsewhere.path(), vec![1; 8 << 20]).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), path("a/large")).unwrap();
         for number in 0..300 {
             std::fs::write(path(&format!("empty-{number}")), "").unwrap();
         }
@@ -243,7 +246,22 @@ mod tests {
             rounds += 1;
         }
         assert!(rounds > 2, "{rounds}");
-        assert_eq!(walk.files, 305);
-        assert!((1 << 20..2 << 20).contains(&walk.bytes), "{}", walk.bytes);
+        assert_eq!(walk.files, 306);
+        assert!((1 << 20..4 << 20).contains(&walk.bytes), "{}", walk.bytes);
+    }
+
+    #[test]
+    fn a_deep_tree_does_not_take_all_descriptors() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join("d/".repeat(DEPTH + 100))).unwrap();
+        let root = OwnedFd::from(std::fs::File::open(directory.path()).unwrap());
+        let devices = [fstat(&root).unwrap().st_dev].into();
+        let mut walk = Walk::new(vec![Dir::read_from(&root).unwrap()]);
+        let mut most = 0;
+        while !walk.go_on(&devices, Instant::now()) {
+            most = most.max(walk.open.len());
+        }
+        assert!((DEPTH - 64..=DEPTH).contains(&most), "{most}");
+        assert_eq!(walk.files, DEPTH as u64);
     }
 }

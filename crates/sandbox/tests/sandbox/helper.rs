@@ -50,6 +50,8 @@ fn the_helper_holds_nothing_of_the_caller_and_nobody_may_look() {
             .collect();
         assert_eq!(open, ["0", "1", "2"].map(str::to_owned).into());
         assert_eq!(fs::read_link(format!("/proc/{outer}/cwd")).unwrap(), *"/");
+        let variables = fs::read_to_string(format!("/proc/{outer}/environ")).unwrap();
+        assert!(!variables.contains("PLAN="), "the runner's variables: {variables}");
         assert_eq!(fs::metadata(format!("/proc/{inner}/stat")).unwrap().uid(), 0, "it is dumpable");
     }
     runner.kill().unwrap();

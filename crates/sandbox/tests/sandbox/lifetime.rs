@@ -33,7 +33,7 @@ fn start(lab: &Lab) -> (Child, BufReader<std::process::ChildStdout>) {
     // Many processes, so that their end takes a moment in which somebody might not wait for it.
     start_plan(&lab.plan(
         "i=0; while [ $i -lt 100 ]; do sleep 60 & i=$((i+1)); done
-         echo started; while :; do echo >> beats; sleep 0.02; done",
+         echo started; exec > /dev/null 2>&1; while :; do echo >> beats; sleep 0.02; done",
     ))
 }
 

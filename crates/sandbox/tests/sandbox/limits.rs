@@ -91,6 +91,15 @@ fn processes_beyond_the_limit_end_the_build_where_the_kernel_lets_them_be_made()
     assert!(free.report.used.processes.unwrap() >= 13, "{:?}", free.report.used);
 }
 
+/// Attack: RES-3 (threads of one process). Layer: watchdog over the number of processes, which counts threads.
+#[test]
+fn threads_are_counted_as_processes_are() {
+    let lab = Lab::new();
+    let plan = probe::plan(&lab, "threads");
+    is_over(&with(&lab, &held(&plan, LONG), |limits| limits.processes = Some(8)), Limit::Processes);
+    assert_eq!(with(&lab, &held(&plan, 0), |_| ()).report.exit, BuilderExit::Exited(0));
+}
+
 /// Attack: RES-5. Layer: watchdog over the memory of all processes together.
 #[test]
 fn memory_that_many_processes_have_together_ends_the_build() {

@@ -73,6 +73,7 @@ pub(crate) fn act(probe: &str) {
         "memory without a first thread" => without_a_first_thread(400 << 20),
         "slow looks" => slow_looks(400 << 20),
         "lease" => lease(),
+        "threads" => drop([(); 12].map(|()| std::thread::spawn(hold)).map(|thread| thread.join())),
         "terminals" => println!("probe: {}", (0..400).take_while(|_| terminal()).count()),
         "queue" => tell("queue", call(libc::SYS_mq_open, [c"q".as_ptr() as i64, 0o102, 0o600, 0, 0])),
         "inotify" => println!("probe: {}", (0..200).take_while(|_| watcher()).count()),

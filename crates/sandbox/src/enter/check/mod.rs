@@ -18,12 +18,13 @@ use nix::{
     sys::{prctl, signal::Signal, stat::Mode, statfs::fstatfs},
     unistd::{getcwd, getsid},
 };
-use rustix::{fs::Dir, thread::capabilities_secure_bits};
+use rustix::fs::Dir;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{Read, Seek},
     os::fd::OwnedFd,
+    path::Path,
 };
 
 /// Views of this process in the host's procfs, opened before the root is exchanged; the plan may have no `/proc`.
@@ -36,8 +37,12 @@ pub(super) struct Examiner {
 
 impl Examiner {
     pub(super) fn open() -> Result<Self, Failure> {
+        Self::of(Path::new("/proc/self"))
+    }
+
+    fn of(process: &Path) -> Result<Self, Failure> {
         let directory = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let process = open("/proc/self", directory | OFlag::O_PATH, Mode::empty()).doing("opening /proc/self")?;
+        let process = open(process, directory | OFlag::O_PATH, Mode::empty()).doing("opening /proc/self")?;
         // Something else that is mounted there could say anything (CVE-2019-19921).
         let kind = fstatfs(&process).doing("examining /proc")?.filesystem_type();
         expect("the file system of /proc", &kind.0, &nix::sys::statfs::PROC_SUPER_MAGIC.0)?;
@@ -148,9 +153,6 @@ fn examine_process(process: &Process) -> Result<(), Failure> {
     let tie = prctl::get_pdeathsig().doing("asking for the parent-death signal")?;
     expect("the parent-death signal", &tie, &Some(Signal::SIGKILL))?;
     expect("being dumpable", &prctl::get_dumpable().doing("asking whether it is dumpable")?, &false)?;
-    expect("reaping others' children", &prctl::get_child_subreaper().doing("asking for the subreaper")?, &false)?;
-    let bits = capabilities_secure_bits().doing("asking for the secure bits")?;
-    expect("the secure bits", &bits.bits(), &0)?;
     expect("the personality", &sys::personality().doing("asking for the personality")?, &personality(process))?;
     expect("the timer slack", &prctl::get_timerslack().doing("asking for the timer slack")?, &TIMER_SLACK)?;
     // Not one that begins with "(unreachable)" (CVE-2024-21626).
@@ -166,8 +168,12 @@ impl Status {
         let mut text = String::new();
         file.rewind().doing("reading /proc/self/status")?;
         file.read_to_string(&mut text).doing("reading /proc/self/status")?;
+        Ok(Status::of(&text))
+    }
+
+    fn of(text: &str) -> Self {
         let field = |line: &str| line.split_once(":\t").map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
-        Ok(Status(text.lines().filter_map(field).collect()))
+        Status(text.lines().filter_map(field).collect())
     }
 
     /// A missing line is a difference from whatever is expected.
@@ -185,5 +191,45 @@ fn expect<T: PartialEq<U> + std::fmt::Debug + ?Sized, U: std::fmt::Debug + ?Size
         Ok(())
     } else {
         Err(Failure::Check { finding: format!("{what} should be {expected:?} and is {found:?}") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = "Umask:\t0022\nUid:\t1000\t1000\t1000\t1000\nGid:\t100\t100\t100\t100\n\
+        CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\n\
+        CapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n";
+
+    /// Attack: KRN-1. Layer: every line of the status that security rests on, and a line that is missing is no line that is right.
+    #[test]
+    fn each_line_of_the_status_counts() {
+        let identity = Identity { inside_uid: 1000, inside_gid: 100, outside_uid: 5, outside_gid: 6 };
+        let judge = |text: &str| examine_status(&Status::of(text), &identity, 0o022);
+        judge(STATUS).unwrap();
+        for line in STATUS.lines() {
+            let (name, value) = line.split_once(":\t").unwrap();
+            let other = match value.strip_suffix('0') {
+                Some(rest) => format!("{rest}1"),
+                None => "0".to_owned(),
+            };
+            for wrong in ["".to_owned(), format!("{name}:\t{other}")] {
+                let refused = judge(&STATUS.replace(line, &wrong));
+                let Err(Failure::Check { finding }) = refused else { panic!("{wrong}: {refused:?}") };
+                assert!(finding.starts_with(&format!("{name} should be")), "{finding}");
+            }
+        }
+    }
+
+    /// Attack: KRN-1, CVE-2019-19921. Layer: what is looked at is the kernel's own.
+    #[test]
+    fn a_directory_that_looks_like_a_process_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("fd")).unwrap();
+        std::fs::write(directory.path().join("status"), STATUS).unwrap();
+        let Err(Failure::Check { finding }) = Examiner::of(directory.path()) else { panic!("it was believed") };
+        assert!(finding.starts_with("the file system of /proc"), "{finding}");
+        assert!(Examiner::open().is_ok());
     }
 }
