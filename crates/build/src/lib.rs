@@ -124,6 +124,8 @@ pub fn build(
     if let (Some(valid), false) = (&previous, request.must_build()) {
         return Ok(conclude::already_valid(loaded, valid, store, &clock));
     }
+    // It starts while the plan is made.
+    let helper = sandbox.start()?;
     let mut prepared = match prepare(loaded, store, request)? {
         Ok(prepared) => prepared,
         Err(refused) => return Ok(conclude::refused(loaded, refused, &clock)),
@@ -131,7 +133,7 @@ pub fn build(
     // Nothing waits for the derivation's own path, so it is written while the builder runs.
     let ran = std::thread::scope(|scope| {
         let adding = scope.spawn(|| sources::add_derivation(loaded, store, clock.start));
-        let ran = run::run(&prepared, store, sandbox, request, observe);
+        let ran = run::run(&prepared, store, helper, request, observe);
         match adding.join() {
             Ok(added) => added.and(ran),
             Err(panic) => std::panic::resume_unwind(panic),

@@ -9,7 +9,7 @@ use fodder_model::{
     limits::{Limit, value},
     proxy::Proxies,
 };
-use fodder_sandbox::{BuilderExit, BuilderReport, DoorSocket, Sandbox};
+use fodder_sandbox::{BuilderExit, BuilderReport, DoorSocket, WaitingHelper};
 use fodder_store::Store;
 use std::{collections::VecDeque, path::PathBuf};
 
@@ -44,7 +44,7 @@ impl Ran {
 pub(crate) fn run(
     prepared: &Prepared,
     store: &Store,
-    sandbox: &Sandbox,
+    helper: WaitingHelper<'_>,
     request: &BuildRequest,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Ran, BuildError> {
@@ -64,7 +64,7 @@ pub(crate) fn run(
         observe(Event::Log(piece.to_vec()));
     };
     let mut all_ports = gateway.as_ref().map(|_| false);
-    let report = sandbox.run_with_door(&prepared.plan.sandbox, &mut on_log, &mut |purpose, socket| {
+    let report = helper.run(&prepared.plan.sandbox, &mut on_log, &mut |purpose, socket| {
         if let Some(gateway) = &gateway {
             gateway.serve(match purpose {
                 DoorSocket::Redirected => {

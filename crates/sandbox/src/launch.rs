@@ -8,7 +8,7 @@ use crate::{
     report::BuilderReport,
     steps::{LeftOut, SetupStep},
     terminal::Terminal,
-    wire::{CONTROL_GROUP_VARIABLE, DoorSocket, HELPER_ARGUMENT, OPEN_FILES_VARIABLE, socket_pair},
+    wire::{DoorSocket, HELPER_ARGUMENT, OPEN_FILES_VARIABLE, RunnerWord, send, socket_pair},
 };
 use fodder_model::{bytes::ByteString, sandbox::SandboxPlan};
 use nix::{
@@ -26,7 +26,7 @@ use std::{
     io::{self, Seek, Write},
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -141,26 +141,62 @@ impl Sandbox {
         self.canceller.clone()
     }
 
+    /// Starts a helper ahead of its plan, since a program takes about as long to start as a plan to make. The thread must live as
+    /// long as the run, since the helper dies with it.
+    ///
+    /// # Errors
+    /// [`SandboxError::HelperStart`] when there is no such program, or no process is to be had.
+    pub fn start(&self) -> Result<WaitingHelper<'_>, SandboxError> {
+        let (socket, helper_socket) = socket_pair().runner("make a socket pair")?;
+        let mut command = Command::new(&self.helper.path);
+        command.arg0("fodder-sandbox-helper").arg(HELPER_ARGUMENT).env_clear();
+        command.env(OPEN_FILES_VARIABLE, self.open_files.to_string());
+        command.stdin(Stdio::null()).stdout(helper_socket).stderr(Stdio::null());
+        let started = command.spawn();
+        let helper = started.map_err(|source| SandboxError::HelperStart { path: self.helper.path.clone(), source })?;
+        Ok(WaitingHelper { sandbox: self, helper: HelperProcess(helper), socket })
+    }
+
     /// Executes a plan, passing on the log as it comes, and returns when nothing of the sandbox is left: no process, no
-    /// mount, no descriptor. Blocks; the thread must live as long as the run, since the helper dies with it.
+    /// mount, no descriptor. Blocks. What comes to the plan's door is refused.
     ///
     /// # Errors
     /// When the sandbox could not be set up or its helper was lost. A builder that fails is a report.
     pub fn run(&self, plan: &SandboxPlan, on_log: &mut dyn FnMut(&[u8])) -> Result<BuilderReport, SandboxError> {
-        // Without anybody behind the door, what comes to it is refused.
-        self.run_with_door(plan, on_log, &mut |_, _| {})
+        self.start()?.run(plan, on_log, &mut |_, _| {})
     }
+}
 
+/// A helper that has no plan yet. Dropping it ends it.
+#[derive(Debug)]
+pub struct WaitingHelper<'a> {
+    sandbox: &'a Sandbox,
+    helper: HelperProcess,
+    socket: OwnedFd,
+}
+
+/// A process that does not outlive this.
+#[derive(Debug)]
+pub(crate) struct HelperProcess(pub(crate) Child);
+
+impl Drop for HelperProcess {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl WaitingHelper<'_> {
     /// [`Sandbox::run`], handing out the sockets of the plan's door before the builder starts.
-    pub fn run_with_door(
-        &self,
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::run`].
+    pub fn run(
+        self,
         plan: &SandboxPlan,
         on_log: &mut dyn FnMut(&[u8]),
         on_door: &mut dyn FnMut(DoorSocket, OwnedFd),
     ) -> Result<BuilderReport, SandboxError> {
-        let Terminal { master, slave } = Terminal::open(&plan.identity).runner("open a pseudo-terminal")?;
-        let (socket, helper_socket) = socket_pair().runner("make a socket pair")?;
-        let written = sealed_plan(plan).runner("write the plan into memory")?;
         let limits = &plan.limits;
         let made = limits.control_group.as_ref().map(|parent| {
             ControlGroup::create(parent.as_path(), limits.memory_bytes, limits.processes)
@@ -170,9 +206,10 @@ impl Sandbox {
             Ok(group) => (group, None),
             Err(words) => (None, Some(words)),
         };
-        let child = self.start(written, helper_socket, slave, group.as_ref())?;
-        let supervision = Supervision::new(child, master, socket, limits);
-        let ended = supervision.run(self.canceller.event(), on_log, on_door)?;
+        let master = self.hand_over(plan, group.as_ref())?;
+        let WaitingHelper { sandbox, helper, socket } = self;
+        let supervision = Supervision::new(helper, master, socket, limits);
+        let ended = supervision.run(sandbox.canceller.event(), on_log, on_door)?;
         let mut report = ended.map_err(|failure| SandboxError::from_failure(failure, plan))?;
         report.control_group_refused = refused;
         if let Some(group) = &group {
@@ -181,28 +218,26 @@ impl Sandbox {
         Ok(report)
     }
 
-    /// The runner keeps none of the three descriptors: each is the sign of somebody's life.
-    fn start(
-        &self,
-        plan: File,
-        socket: OwnedFd,
-        slave: OwnedFd,
-        group: Option<&ControlGroup>,
-    ) -> Result<Child, SandboxError> {
-        let mut command = Command::new(&self.helper.path);
-        command.arg0("fodder-sandbox-helper").arg(HELPER_ARGUMENT).env_clear();
-        command.env(OPEN_FILES_VARIABLE, self.open_files.to_string());
-        if let Some(group) = group {
-            command.env(CONTROL_GROUP_VARIABLE, group.path());
+    /// Gives the helper its plan and the builder its terminal, of which the runner keeps nothing but the end where the log is
+    /// read: the other is the sign of somebody's life.
+    fn hand_over(&self, plan: &SandboxPlan, group: Option<&ControlGroup>) -> Result<OwnedFd, SandboxError> {
+        let Terminal { master, slave } = Terminal::open(&plan.identity).runner("open a pseudo-terminal")?;
+        let written = sealed_plan(plan).runner("write the plan into memory")?;
+        let control_group = group.map(|group| ByteString::from(group.path()));
+        let words = [(RunnerWord::Log, slave), (RunnerWord::Plan { control_group }, written)];
+        for (word, descriptor) in words {
+            match send(&self.socket, &word, Some(&descriptor)) {
+                // It is gone; who watches over it finds out how.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => break,
+                sent => sent.runner("tell the sandbox helper its plan")?,
+            }
         }
-        command.stdin(plan).stdout(socket).stderr(slave);
-        let started = command.spawn();
-        started.map_err(|source| SandboxError::HelperStart { path: self.helper.path.clone(), source })
+        Ok(master)
     }
 }
 
-fn sealed_plan(plan: &SandboxPlan) -> io::Result<File> {
-    sealed(&serde_json::to_vec(plan)?)
+fn sealed_plan(plan: &SandboxPlan) -> io::Result<OwnedFd> {
+    Ok(sealed(&serde_json::to_vec(plan)?)?.into())
 }
 
 /// A file that cannot change any more, not even if the helper is not the program it should be.

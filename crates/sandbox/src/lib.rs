@@ -34,7 +34,8 @@ mod writers;
 
 pub use error::SandboxError;
 pub use launch::{
-    Canceller, Helper, InternalProgram, Sandbox, dispatch_helper, dispatch_helper_with, dispatch_helper_without,
+    Canceller, Helper, InternalProgram, Sandbox, WaitingHelper, dispatch_helper, dispatch_helper_with,
+    dispatch_helper_without,
 };
 pub use report::{BuilderExit, BuilderReport, Enforced, GroupReport, Landlock, LandlockScope, SessionKeyring, Used};
 pub use steps::SetupStep;

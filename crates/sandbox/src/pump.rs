@@ -6,6 +6,7 @@
 
 use crate::{
     error::{RunnerDoing, SandboxError},
+    launch::HelperProcess,
     report::{BuilderExit, BuilderReport},
     wire::{DoorSocket, Ending, Failure, HelperWord, receive},
 };
@@ -19,7 +20,6 @@ use nix::{
 use rustix::process::{Signal, pidfd_send_signal};
 use std::{
     os::fd::{AsFd, OwnedFd},
-    process::Child,
     time::{Duration, Instant},
 };
 
@@ -34,7 +34,7 @@ const DEATH: Duration = Duration::from_secs(30);
 
 /// A run under way. Dropping it kills what is left of it.
 pub(crate) struct Supervision {
-    helper: Child,
+    helper: HelperProcess,
     socket: OwnedFd,
     /// `None` once the log has ended.
     log: Option<OwnedFd>,
@@ -61,7 +61,7 @@ enum Reason {
 }
 
 impl Supervision {
-    pub(crate) fn new(helper: Child, log: OwnedFd, socket: OwnedFd, limits: &Limits) -> Self {
+    pub(crate) fn new(helper: HelperProcess, log: OwnedFd, socket: OwnedFd, limits: &Limits) -> Self {
         let Limits {
             deadline_seconds,
             silence_seconds,
@@ -103,7 +103,7 @@ impl Supervision {
             self.step(cancel, on_log, on_door)?;
         }
         self.wait_until_dead()?;
-        let status = self.helper.wait().runner("wait for the sandbox helper")?;
+        let status = self.helper.0.wait().runner("wait for the sandbox helper")?;
         self.drain(on_log)?;
         match self.last_word.take() {
             Some(HelperWord::Finished { ending, cpu_user_micros, cpu_system_micros, enforced, used }) => {
@@ -287,8 +287,8 @@ impl Supervision {
 /// Reached with everything dead already, but for an error or a panic of `on_log`; then nothing may be left either.
 impl Drop for Supervision {
     fn drop(&mut self) {
-        let _ = self.helper.kill();
-        let _ = self.helper.wait();
+        let _ = self.helper.0.kill();
+        let _ = self.helper.0.wait();
         let _ = self.wait_until_dead();
     }
 }

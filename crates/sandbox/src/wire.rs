@@ -1,11 +1,11 @@
-//! What the three processes tell each other: the builder-to-be tells the helper over a private pipe, the helper tells
-//! the runner over a socket. Messages are single JSON datagrams; nothing of this ever goes through the build log.
+//! What the three processes tell each other: the builder-to-be tells the helper over a private pipe, the helper and the runner
+//! tell each other over a socket. Messages are single JSON datagrams; nothing of this ever goes through the build log.
 
 use crate::{
     report::{Enforced, Used},
     sys,
 };
-use fodder_model::{limits::Limit, sandbox::Namespace};
+use fodder_model::{bytes::ByteString, limits::Limit, sandbox::Namespace};
 use nix::{
     cmsg_space,
     errno::Errno,
@@ -26,9 +26,6 @@ pub(crate) const HELPER_ARGUMENT: &str = "__fodder-sandbox-helper";
 /// The variable with the soft limit of open files that the builder is to have.
 pub(crate) const OPEN_FILES_VARIABLE: &str = "FODDER_OPEN_FILES";
 
-/// The variable with the directory of the build's own control group.
-pub(crate) const CONTROL_GROUP_VARIABLE: &str = "FODDER_CONTROL_GROUP";
-
 /// More than any message needs; the longest is a failure that quotes a path.
 const MESSAGE_BYTES: usize = 64 * 1024;
 
@@ -47,6 +44,15 @@ pub(crate) enum Failure {
     Setup { doing: String, errno: i32 },
     /// What was asked for is not what is in force.
     Check { finding: String },
+}
+
+/// From the runner to the helper, in this order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum RunnerWord {
+    /// The builder's standard output and error come with this message.
+    Log,
+    /// A file with the plan comes with this message, and the directory of the build's own control group is this.
+    Plan { control_group: Option<ByteString> },
 }
 
 /// From the builder-to-be to the helper.

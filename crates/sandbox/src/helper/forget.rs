@@ -6,7 +6,7 @@ use crate::{
     report::SessionKeyring,
     steps::{LeftOut, SetupStep},
     sys,
-    wire::{CONTROL_GROUP_VARIABLE, Doing, Failure, OPEN_FILES_VARIABLE},
+    wire::{Doing, Failure, OPEN_FILES_VARIABLE},
 };
 use nix::{
     errno::Errno,
@@ -21,6 +21,7 @@ use nix::{
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
+    path::Path,
 };
 
 /// Linux has signals 1 to 64.
@@ -37,6 +38,12 @@ pub(super) fn take_report_socket() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Puts the builder's log where it belongs.
+pub(super) fn take_log(log: &OwnedFd) -> Result<(), Failure> {
+    dup2_stdout(log).doing("putting the log on standard output")?;
+    dup2_stderr(log).doing("putting the log on standard error")
+}
+
 pub(super) fn forget_the_host(left_out: LeftOut<'_>) -> Result<(), Failure> {
     left_out.step(SetupStep::ResetSignals, || {
         let mut resettable = SIGNALS.filter(|number| ![libc::SIGKILL, libc::SIGSTOP].contains(number));
@@ -51,11 +58,12 @@ pub(super) fn forget_the_host(left_out: LeftOut<'_>) -> Result<(), Failure> {
     {
         return Err(errno).doing("starting a session");
     }
-    chdir("/").doing("leaving the working directory")
+    chdir("/").doing("leaving the working directory")?;
+    put_null_on_stdin()
 }
 
 /// The descriptor is opened here, on the host: in the new root `/dev/null` is whatever the plan says it is.
-pub(super) fn put_null_on_stdin() -> Result<(), Failure> {
+fn put_null_on_stdin() -> Result<(), Failure> {
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).doing("opening /dev/null")?;
     dup2_stdin(null).doing("putting /dev/null on standard input")
 }
@@ -98,11 +106,10 @@ pub(super) fn raise_open_files() -> Result<(u64, u64), Failure> {
 
 /// The way into the control group that the runner made for this build. Opened with the runner's own rights, which are what the
 /// kernel asks for when it is used (since Linux 5.16).
-pub(super) fn open_control_group() -> Result<Option<OwnedFd>, Failure> {
-    let Some(directory) = std::env::var_os(CONTROL_GROUP_VARIABLE) else { return Ok(None) };
-    let file = std::path::Path::new(&directory).join("cgroup.procs");
+pub(super) fn open_control_group(directory: &Path) -> Result<OwnedFd, Failure> {
+    let file = directory.join("cgroup.procs");
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    open(&file, flags, Mode::empty()).doing(format!("opening {}", file.display())).map(Some)
+    open(&file, flags, Mode::empty()).doing(format!("opening {}", file.display()))
 }
 
 #[cfg(test)]

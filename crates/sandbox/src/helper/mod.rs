@@ -27,15 +27,18 @@ use crate::{
     seccomp,
     steps::{LeftOut, SetupStep},
     sys::{self, fork_single_threaded},
-    wire::{Doing, Failure, HelperWord, send, socket_pair},
+    wire::{Doing, Failure, HelperWord, RunnerWord, receive, send, socket_pair},
 };
-use fodder_model::sandbox::{Namespace, SandboxPlan};
+use fodder_model::{
+    bytes::ByteString,
+    sandbox::{Namespace, SandboxPlan},
+};
 use nix::{
     sys::{prctl, signal::Signal},
     unistd::{ForkResult, Pid},
 };
 use rustix::process::{Pid as PidNumber, PidfdFlags, pidfd_open};
-use std::{io::Read, os::fd::OwnedFd};
+use std::{fs::File, io::Read, os::fd::OwnedFd};
 
 /// Runs the helper to its end and tells the runner about it. Returns when there is nothing left to say.
 pub(crate) fn run(internal_programs: &[InternalProgram], left_out: LeftOut<'_>) {
@@ -59,7 +62,7 @@ fn carry_out(
     left_out: LeftOut<'_>,
 ) -> Result<HelperWord, Failure> {
     forget::forget_the_host(left_out)?;
-    let plan = read_plan()?;
+    let (plan, control_group) = hear(runner)?;
     check_namespaces(&plan)?;
     let filter = seccomp::compile(&plan.seccomp, seccomp::HERE).map_err(|reason| Failure::Plan { reason })?;
     let outer_keyring = sys::session_keyring().ok();
@@ -68,7 +71,7 @@ fn carry_out(
         false => SessionKeyring::New,
     };
     let open_files = forget::raise_open_files()?;
-    let control_group = forget::open_control_group()?;
+    let control_group = control_group.map(|directory| forget::open_control_group(directory.as_path())).transpose()?;
 
     let outer_namespaces = NamespaceIds::read()?;
     let supplementary_groups_dropped = identity::enter_user_namespace(&plan.identity, left_out)?;
@@ -122,10 +125,23 @@ fn carry_out(
     }
 }
 
-fn read_plan() -> Result<SandboxPlan, Failure> {
+/// Waits for what the runner has to say. When that is nothing, there is nobody to tell either.
+fn hear(runner: &OwnedFd) -> Result<(SandboxPlan, Option<ByteString>), Failure> {
+    loop {
+        match receive(runner).doing("listening to the runner")? {
+            Some((RunnerWord::Log, Some(log))) => forget::take_log(&log)?,
+            Some((RunnerWord::Plan { control_group }, Some(plan))) => return Ok((read_plan(plan)?, control_group)),
+            Some((RunnerWord::Log | RunnerWord::Plan { .. }, None)) => {
+                return Err(Failure::Plan { reason: "it came without its descriptor".to_owned() });
+            }
+            None => crate::leave(0),
+        }
+    }
+}
+
+fn read_plan(file: OwnedFd) -> Result<SandboxPlan, Failure> {
     let mut bytes = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut bytes).doing("reading the plan")?;
-    forget::put_null_on_stdin()?;
+    File::from(file).read_to_end(&mut bytes).doing("reading the plan")?;
     serde_json::from_slice(&bytes).map_err(|error| Failure::Plan { reason: format!("not a sandbox plan: {error}") })
 }
 

@@ -1,6 +1,6 @@
 //! Names and numbers of system calls, from the table in `calls.tsv`, which says how it was made.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::sync::LazyLock;
 
 const TABLE: &str = include_str!("calls.tsv");
 
@@ -15,7 +15,8 @@ pub(super) enum Column {
 
 type Row = [Option<u32>; 4];
 
-static CALLS: LazyLock<BTreeMap<&str, Row>> = LazyLock::new(|| {
+/// By name, in the table's order, which is theirs.
+static CALLS: LazyLock<Vec<(&str, Row)>> = LazyLock::new(|| {
     let rows = TABLE.lines().filter(|line| !line.starts_with('#')).skip(1);
     rows.filter_map(|line| {
         let mut cells = line.split('\t');
@@ -31,7 +32,12 @@ static CALLS: LazyLock<BTreeMap<&str, Row>> = LazyLock::new(|| {
 
 /// Whether any architecture has a call of this name.
 pub(super) fn is_known(name: &str) -> bool {
-    CALLS.contains_key(name)
+    row(name).is_some()
+}
+
+fn row(name: &str) -> Option<&'static Row> {
+    let place = CALLS.binary_search_by_key(&name, |(known, _)| *known).ok()?;
+    CALLS.get(place).map(|(_, row)| row)
 }
 
 /// Every call of an architecture, by name.
@@ -42,7 +48,7 @@ pub(super) fn of(column: Column) -> impl Iterator<Item = (&'static str, u32)> {
 
 /// The number of a call, or `None` when that architecture lacks it.
 pub(super) fn number(name: &str, column: Column) -> Option<u32> {
-    CALLS.get(name)?[column as usize]
+    row(name)?[column as usize]
 }
 
 #[cfg(test)]

@@ -72,31 +72,37 @@ fn check_action(action: SeccompAction) -> Result<(), String> {
     }
 }
 
-/// The decision for every call of the interface that some rule names, by number.
-pub(super) fn table(policy: &SeccompPolicy, column: calls::Column) -> BTreeMap<u32, Decision<'_>> {
+/// The decision for every call that some rule names, by name.
+pub(super) fn by_name(policy: &SeccompPolicy) -> BTreeMap<&str, Decision<'_>> {
     let SeccompPolicy { default, rules } = policy;
-    let mut table = BTreeMap::new();
-    for name in rules.iter().flat_map(|rule| &rule.calls) {
-        if let Some(number) = calls::number(name, column) {
-            // Two names of one call would have to be decided together; the table has none.
-            table.entry(number).or_insert_with(|| decide(rules, name, *default));
+    let mut open: BTreeMap<&str, Vec<Line<'_>>> = BTreeMap::new();
+    let mut decided = BTreeMap::new();
+    for SeccompRule { calls, when, action, lifted_by: _, why: _ } in rules {
+        for name in calls.iter().map(String::as_str) {
+            if decided.contains_key(name) {
+                continue;
+            }
+            if when.is_empty() {
+                let lines = open.remove(name).unwrap_or_default();
+                decided.insert(name, Decision { lines, otherwise: (*action).into() });
+            } else {
+                let tests = when.iter().map(Test::from).collect();
+                open.entry(name).or_default().push(Line { tests, answer: (*action).into() });
+            }
         }
     }
-    table
+    let undecided = |(name, lines)| (name, Decision { lines, otherwise: (*default).into() });
+    decided.extend(open.into_iter().map(undecided));
+    decided
 }
 
-fn decide<'policy>(rules: &'policy [SeccompRule], name: &str, default: SeccompAction) -> Decision<'policy> {
-    let mut lines = Vec::new();
-    for SeccompRule { calls, when, action, lifted_by: _, why: _ } in rules {
-        if !calls.iter().any(|call| call == name) {
-            continue;
-        }
-        if when.is_empty() {
-            return Decision { lines, otherwise: (*action).into() };
-        }
-        lines.push(Line { tests: when.iter().map(Test::from).collect(), answer: (*action).into() });
-    }
-    Decision { lines, otherwise: default.into() }
+/// The same by number, for the calls that this interface has.
+pub(super) fn by_number<'policy>(
+    decisions: &BTreeMap<&'policy str, Decision<'policy>>,
+    column: calls::Column,
+) -> BTreeMap<u32, Decision<'policy>> {
+    // Two names of one call would have to be decided together; the table has none.
+    decisions.iter().filter_map(|(name, decision)| Some((calls::number(name, column)?, decision.clone()))).collect()
 }
 
 impl<'policy> From<&'policy ArgumentTest> for Test<'policy> {

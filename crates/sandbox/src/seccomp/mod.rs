@@ -34,10 +34,11 @@ pub(crate) fn compile(policy: &SeccompPolicy, machine: Machine) -> Result<Option
         return Ok(None);
     }
     decide::check(policy)?;
+    let decisions = decide::by_name(policy);
     let sections = machine.interfaces().iter().map(|interface| emit::Section {
         audit: interface.audit,
         absent_from: interface.absent_from,
-        table: decide::table(policy, interface.column),
+        table: decide::by_number(&decisions, interface.column),
     });
     emit::program(&sections.collect::<Vec<_>>(), *default).map(Some)
 }

@@ -26,13 +26,14 @@ fn run(door: Option<Door>, script: &str) -> (String, Vec<String>) {
     let lab = Lab::new();
     let plan = SandboxPlan { door, ..lab.plan(script) };
     let (mut log, mut sockets) = (Vec::new(), Vec::new());
-    let report = sandbox().run_with_door(&plan, &mut |bytes| log.extend_from_slice(bytes), &mut |purpose, socket| {
-        sockets.push(match purpose {
-            DoorSocket::Names => format!("names {}", UdpSocket::from(socket).local_addr().unwrap()),
-            DoorSocket::Redirected => format!("redirected {}", greet(socket, true)),
-            DoorSocket::Port => format!("port {}", greet(socket, false)),
+    let report =
+        sandbox().start().unwrap().run(&plan, &mut |bytes| log.extend_from_slice(bytes), &mut |purpose, socket| {
+            sockets.push(match purpose {
+                DoorSocket::Names => format!("names {}", UdpSocket::from(socket).local_addr().unwrap()),
+                DoorSocket::Redirected => format!("redirected {}", greet(socket, true)),
+                DoorSocket::Port => format!("port {}", greet(socket, false)),
+            });
         });
-    });
     let log = String::from_utf8_lossy(&log).into_owned();
     assert_eq!(report.unwrap().exit, BuilderExit::Exited(0), "{log}");
     (log, sockets)

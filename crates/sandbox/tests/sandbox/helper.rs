@@ -5,7 +5,17 @@ use crate::{
     lifetime::{RUNNER, SOON, beats, gone_within, in_a_container, processes, runner_command, start_plan},
 };
 use fodder_sandbox::BuilderExit;
-use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, process::Command};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socketpair};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::IoSlice,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    process::{Command, Stdio},
+};
 
 /// Fields of `/proc/PID/stat` after the name, the state first.
 fn stat(process: u32) -> Vec<String> {
@@ -63,6 +73,19 @@ fn the_helper_is_no_likelier_to_be_killed_than_the_runner() {
     runner.wait().unwrap();
 }
 
+/// Says something to the helper, as the runner does: words, and the descriptor that they are about.
+fn tell(helper: &OwnedFd, words: &str, about: &fs::File) {
+    let rights = [about.as_raw_fd()];
+    sendmsg::<UnixAddr>(
+        helper.as_raw_fd(),
+        &[IoSlice::new(words.as_bytes())],
+        &[ControlMessage::ScmRights(&rights)],
+        MsgFlags::empty(),
+        None,
+    )
+    .unwrap();
+}
+
 /// Attack: PROC-1. Layer: the helper watches the runner's end of its socket, whoever its parent is.
 #[test]
 fn the_build_ends_when_nobody_listens_any_more() {
@@ -70,20 +93,16 @@ fn the_build_ends_when_nobody_listens_any_more() {
     let plan = lab.plan("while :; do echo >> beats; sleep 0.02; done");
     let path = lab.path().join("plan");
     fs::write(&path, serde_json::to_vec(&plan).unwrap()).unwrap();
-    let flags = nix::sys::socket::SockFlag::SOCK_CLOEXEC;
-    let (runner, helper_end) = nix::sys::socket::socketpair(
-        nix::sys::socket::AddressFamily::Unix,
-        nix::sys::socket::SockType::SeqPacket,
-        None,
-        flags,
-    )
-    .unwrap();
+    let (runner, helper_end) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
     let program =
         std::env::var_os("FODDER_TEST_HELPER").unwrap_or_else(|| env!("CARGO_BIN_EXE_fodder-sandbox-helper").into());
     let mut helper = Command::new(program);
-    helper.arg("__fodder-sandbox-helper").env_clear().stdin(fs::File::open(path).unwrap());
+    helper.arg("__fodder-sandbox-helper").env_clear().stdin(Stdio::null()).stderr(Stdio::null());
+    let mut helper = helper.stdout(helper_end).spawn().unwrap();
     let log = fs::File::create_new(lab.path().join("log")).unwrap();
-    let mut helper = helper.stdout(helper_end).stderr(log).spawn().unwrap();
+    tell(&runner, "\"Log\"", &log);
+    tell(&runner, "{\"Plan\":{\"control_group\":null}}", &fs::File::open(path).unwrap());
     while beats(&lab) == 0 {
         assert!(helper.try_wait().unwrap().is_none(), "the helper ended");
         std::thread::sleep(std::time::Duration::from_millis(5));
@@ -95,6 +114,19 @@ fn the_build_ends_when_nobody_listens_any_more() {
     let then = beats(&lab);
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert_eq!(beats(&lab), then);
+}
+
+#[test]
+fn a_helper_without_a_plan_ends_with_whoever_has_none_for_it() {
+    let sandbox = sandbox();
+    let helpers = || {
+        let children = format!("/proc/self/task/{}/children", nix::unistd::gettid());
+        fs::read_to_string(children).unwrap().split_whitespace().count()
+    };
+    let waiting = sandbox.start().unwrap();
+    assert_eq!(helpers(), 1);
+    drop(waiting);
+    assert_eq!(helpers(), 0);
 }
 
 /// Attack: FS-11. Layer: private mounts.
