@@ -308,6 +308,25 @@ mod tests {
         assert!(read_query(&circle).is_none());
     }
 
+    /// Attack: NET-6 (answers of others). Layer: only the server that was asked is heard, and only about what it was asked.
+    #[test]
+    fn an_answer_of_somebody_else_or_to_another_question_is_not_heard() {
+        let bind = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (server, other) = (bind(), bind());
+        let address = server.local_addr().unwrap();
+        let answering = std::thread::spawn(move || {
+            let mut buffer = [0; 100];
+            let (_, from) = server.recv_from(&mut buffer).unwrap();
+            other.send_to(b"\x12\x34 of another", from).unwrap();
+            server.send_to(b"\x12\x35 to another question", from).unwrap();
+            server.send_to(b"\x12\x34 good", from).unwrap();
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let answer = runtime.block_on(by_datagram(address, b"\x12\x34?", 0x1234)).unwrap();
+        answering.join().unwrap();
+        assert_eq!(answer, b"\x12\x34 good");
+    }
+
     /// Attack: PARSE-17 (endless names). Layer: one address a name, and no more.
     #[test]
     fn names_without_end_end_with_the_addresses() {
