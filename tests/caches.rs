@@ -8,9 +8,9 @@ mod writing; // `store copy` and `store generate-key`
 
 use crate::{
     dependencies::Chain,
+    judge::{nix_says, verified},
     lab::{Lab, Run},
     recipe::Recipe,
-    store_verbs::{nix_says, verified},
 };
 use fodder_model::store_path::StorePath;
 use serde_json::Value;

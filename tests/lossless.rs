@@ -9,13 +9,16 @@ mod killing;
 mod order;
 mod races;
 
-use crate::lab::{Lab, Run, need};
+use crate::{
+    judge::{self, names},
+    lab::Lab,
+};
 use fodder_store::Store;
 use std::{
     collections::BTreeMap,
     path::Path,
-    process::{Child, Command},
-    time::{Duration, Instant, SystemTime},
+    process::Child,
+    time::{Duration, Instant},
 };
 
 /// How often, when nobody says otherwise.
@@ -23,24 +26,21 @@ fn rounds(usual: u64) -> u64 {
     std::env::var("FODDER_ROUNDS").ok().map_or(usual, |text| text.parse().expect("FODDER_ROUNDS is a number"))
 }
 
-/// Numbers that nobody chose (xorshift64*); the same ones for the same seed, which is told when the test fails.
+/// Numbers that nobody chose; the same ones for the same seed, which is told when the test fails.
 struct Random {
     seed: u64,
-    state: u64,
+    numbers: fastrand::Rng,
 }
 
 impl Random {
     fn new() -> Self {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_nanos() as u64;
-        let seed = std::env::var("FODDER_SEED").map_or(now, |text| text.parse().expect("FODDER_SEED is a number"));
-        Random { seed, state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 }
+        let seed = std::env::var("FODDER_SEED").ok().map(|text| text.parse().expect("FODDER_SEED is a number"));
+        let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+        Random { seed, numbers: fastrand::Rng::with_seed(seed) }
     }
 
     fn below(&mut self, limit: u64) -> u64 {
-        self.state ^= self.state >> 12;
-        self.state ^= self.state << 25;
-        self.state ^= self.state >> 27;
-        (self.state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % limit
+        self.numbers.u64(..limit)
     }
 }
 
@@ -69,23 +69,10 @@ fn count_calls(trace: &str) -> BTreeMap<String, u64> {
     counts
 }
 
-/// Real Nix does something to the store.
-fn nix_store(lab: &Lab, arguments: &[&str]) -> Run {
-    let mut command = Command::new(need("nix-store", "nix-bin"));
-    command.arg("--store").arg(lab.store()).args(["--option", "build-users-group", ""]).args(arguments);
-    let home = lab.path().join("nix-home");
-    command.env("NIX_CONF_DIR", &home).env("HOME", &home).env("USER", "tester").current_dir(lab.path());
-    lab.run(command)
-}
-
 /// Real Nix and we read every path of the store and compare it with the database.
 #[track_caller]
 fn verified(lab: &Lab) {
-    let run = nix_store(lab, &["--verify", "--check-contents"]);
-    assert_eq!(run.code, 0, "{run:?}");
-    for word in ["error", "warning", "modified", "missing", "disappeared"] {
-        assert!(!run.stderr.contains(word), "{}", run.stderr);
-    }
+    judge::verified(lab);
     let store = lab.store();
     let run = lab.fodder(&["store", "--store", store.to_str().expect("UTF-8"), "verify", "--check-contents"]);
     assert_eq!(run.code, 0, "{run:?}");
@@ -97,15 +84,6 @@ fn valid(lab: &Lab) -> BTreeMap<String, String> {
     let paths = store.all_paths().expect("all paths");
     let hash = |path| store.query(path).expect("query").map(|info| info.nar_hash.to_string()).unwrap_or_default();
     paths.iter().map(|path| (path.to_string(), hash(path))).collect()
-}
-
-/// What is in a directory of the store.
-fn names(lab: &Lab, directory: &str) -> Vec<String> {
-    let Ok(list) = std::fs::read_dir(lab.store().join(directory)) else { return Vec::new() };
-    let mut names: Vec<String> =
-        list.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
 }
 
 /// Nothing is there that belongs to a run: no scratch, no lock, no temporary root, no half-made link, no process.

@@ -1,6 +1,8 @@
 //! Every test that needs the whole program. One binary, so that it links once; a line for what belongs in each module.
 #![allow(missing_docs, unreachable_pub, reason = "a test binary has no interface")]
 
+mod aim; // when to kill something that is at work
+mod judge; // real Nix on the lab's store
 mod lab; // a fresh store and directory for each test, and one command
 mod recipe; // derivations for tests
 mod server; // an HTTPS server with its own authority

@@ -1,42 +1,13 @@
 //! The store that builds leave behind is one that real Nix takes for its own, whatever happened to the builds.
 
 use crate::{
-    lab::{Lab, Run, need},
+    aim::Aim,
+    judge::{names, nix_says, verified},
+    lab::Lab,
     recipe::{NO_HASH, Recipe, text},
 };
 use fodder_model::content_address::ContentMethod;
-use std::{
-    process::{Command, Stdio},
-    time::Duration,
-};
-
-/// Real Nix does something to the store.
-fn nix_store(lab: &Lab, arguments: &[&str]) -> Run {
-    let mut command = Command::new(need("nix-store", "nix-bin"));
-    command.arg("--store").arg(lab.store()).args(["--option", "build-users-group", ""]).args(arguments);
-    let home = lab.path().join("nix-home");
-    command.env("NIX_CONF_DIR", &home).env("HOME", &home).env("USER", "tester").current_dir(lab.path());
-    lab.run(command)
-}
-
-/// Real Nix reads every path of the store and compares it with the database.
-#[track_caller]
-fn verified(lab: &Lab) {
-    let run = nix_store(lab, &["--verify", "--check-contents"]);
-    assert_eq!(run.code, 0, "{run:?}");
-    for word in ["error", "warning", "modified", "missing", "disappeared"] {
-        assert!(!run.stderr.contains(word), "{}", run.stderr);
-    }
-}
-
-/// What is in a directory of the store.
-fn names(lab: &Lab, directory: &str) -> Vec<String> {
-    let list = std::fs::read_dir(lab.store().join(directory)).unwrap_or_else(|error| panic!("{directory}: {error}"));
-    let mut names: Vec<String> =
-        list.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
-}
+use std::{process::Stdio, time::Duration};
 
 #[test]
 fn nix_verifies_the_store_after_builds_that_succeeded_and_builds_that_did_not() {
@@ -86,9 +57,9 @@ fn nix_verifies_the_store_after_fodder_was_killed_in_the_middle() {
     let lab = Lab::new();
     // Long enough to be killed in every part of it: a log, a large file, many small ones, two outputs.
     let script = "echo began; yes text | head -c 3000000 > $dev; mkdir $out; i=0; while [ $i -lt 300 ]; do echo $dev $i > $out/$i; i=$((i+1)); done; echo done";
-    let mut killed = 0;
-    for instant in 0..12_u64 {
-        let recipe = Recipe::new(&format!("killed-{instant}"), script).output("dev");
+    let (mut aim, mut recipes) = (Aim::new(Duration::from_millis(200)), Vec::new());
+    while aim.has_hit_fewer_than(10) {
+        let recipe = Recipe::new(&format!("killed-{}", recipes.len()), script).output("dev");
         let (file, store) = (recipe.write(&lab), lab.store());
         let mut command = lab.command(&[
             "build",
@@ -97,20 +68,14 @@ fn nix_verifies_the_store_after_fodder_was_killed_in_the_middle() {
             store.to_str().expect("UTF-8"),
             file.to_str().expect("UTF-8"),
         ]);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start");
-        // Spread over the build, and never at quite the same point of it.
-        std::thread::sleep(Duration::from_micros(instant * 17_000 + u64::from(std::process::id()) % 7_000));
-        killed += u32::from(child.try_wait().expect("look").is_none());
-        child.kill().expect("kill");
-        child.wait().expect("wait");
-        if instant % 4 == 3 {
+        aim.shoot(&mut command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start"));
+        recipes.push(recipe);
+        if recipes.len() % 4 == 0 {
             verified(&lab);
         }
     }
-    assert!(killed >= 3, "only {killed} were still running: the script is too short for this machine");
     // Each can be built now, and what the killed runs have left is gone.
-    for instant in 0..12 {
-        let recipe = Recipe::new(&format!("killed-{instant}"), script).output("dev");
+    for recipe in recipes {
         let run = lab.make(&recipe, &[]);
         assert_eq!(run.code, 0, "{run:?}");
     }
@@ -233,8 +198,7 @@ fn nix_collects_what_no_link_holds_and_nothing_else() {
     let (file, store) = (held.write(&lab), lab.store());
     let run = lab.fodder(&["build", "--store", store.to_str().expect("UTF-8"), file.to_str().expect("UTF-8")]);
     assert_eq!(run.code, 0, "{run:?}");
-    let run = nix_store(&lab, &["--gc"]);
-    assert_eq!(run.code, 0, "{run:?}");
+    nix_says(&lab, "nix-store", &["--gc"]);
     assert!(lab.real(&held.out()).exists() && lab.real(&input).exists());
     assert!(!lab.real(&loose.out()).exists());
     verified(&lab);
@@ -248,8 +212,7 @@ fn a_missing_output_is_built_beside_one_that_is_valid() {
     let recipe = Recipe::new("partly", "echo $RANDOM$RANDOM > $out; echo $RANDOM$RANDOM > $dev").output("dev");
     let before = lab.said(&recipe, &[]);
     let dev = recipe.output_path("dev");
-    let run = nix_store(&lab, &["--delete", "--ignore-liveness", &dev.to_string()]);
-    assert_eq!(run.code, 0, "{run:?}");
+    nix_says(&lab, "nix-store", &["--delete", "--ignore-liveness", &dev.to_string()]);
     assert!(!lab.real(&dev).exists());
     let (code, result) = lab.make_json(&recipe, &[]);
     assert_eq!((code, text(&result, "/status")), (0, "Built"), "{result:#}");

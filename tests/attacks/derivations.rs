@@ -106,6 +106,23 @@ fn a_secret_that_a_derivation_names_stays_outside() {
     assert_eq!(result["impureVariables"], serde_json::json!(["AWS_SECRET_ACCESS_KEY", "https_proxy"]));
 }
 
+/// Attack: NET-5. Layer: only the port of a proxy that the build is told of is open, and the result says so
+#[test]
+fn a_proxy_on_loopback_is_reachable_and_the_result_says_so() {
+    let lab = Lab::new();
+    for (wanted, expected) in
+        [("https_proxy", serde_json::json!(["--allow-loopback 3128"])), ("", serde_json::json!([]))]
+    {
+        let recipe = Recipe::new("told", "echo > $out").fixed_to("\n").env("impureEnvVars", wanted);
+        let mut command = lab.command(&["build", "--json", "--no-link", "--store"]);
+        command.arg(lab.store()).arg(recipe.write(&lab)).env("https_proxy", "http://127.0.0.1:3128/");
+        command.env_remove("http_proxy").env_remove("all_proxy");
+        let run = lab.run(command);
+        let result: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"));
+        assert_eq!((run.code, &result["allowed"]), (0, &expected), "{run:?}");
+    }
+}
+
 /// Attack: ENV-4. Layer: the environment and the root are made from nothing
 #[test]
 fn agents_and_sockets_of_the_person_are_out_of_reach() {

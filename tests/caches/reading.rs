@@ -1,7 +1,7 @@
 //! Substitution in builds.
 
 use super::{Written, absent, complete};
-use crate::{dependencies::statuses, lab::Lab, recipe::Recipe, store_verbs::verified};
+use crate::{dependencies::statuses, judge::verified, lab::Lab, recipe::Recipe};
 use serde_json::json;
 
 #[test]

@@ -2,8 +2,9 @@
 
 use super::{Written, complete};
 use crate::{
+    judge::{nix, nix_says, verified},
     lab::Lab,
-    store_verbs::{nix, nix_says, ours, verified, we_say},
+    store_verbs::{ours, we_say},
 };
 
 const NEW: [&str; 2] = ["--extra-experimental-features", "nix-command"];

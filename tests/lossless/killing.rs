@@ -239,6 +239,10 @@ impl Arena {
         std::io::Read::read_to_string(&mut child.stderr.take().expect("a pipe"), &mut said).expect("text");
         assert!(!said.contains("mistake in fodder"), "{what}: {said}");
         self.check(activity, &before, &what);
+        // The first one may have been slower than all the others: from a cold disk, on a busy machine.
+        if !is_running {
+            self.durations.insert(activity, duration * 9 / 10);
+        }
         is_running
     }
 

@@ -1,6 +1,7 @@
 //! A store below ours, of somebody else: written by real Nix, read by us.
 
-use super::{nix_command, nix_says, verified, we_say};
+use super::we_say;
+use crate::judge::{nix_command, nix_says, verified};
 use crate::{
     lab::{Lab, Run, need},
     recipe::{Recipe, text},

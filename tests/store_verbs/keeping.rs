@@ -1,6 +1,7 @@
 //! What is kept and what is deleted, also while real Nix or fodder is working on the same store.
 
-use super::{built, nix, nix_command, nix_says, ours, ours_command, verified, we_say};
+use super::{built, ours, ours_command, we_say};
+use crate::judge::{nix, nix_command, nix_says, verified};
 use crate::{
     lab::{Lab, need},
     recipe::Recipe,

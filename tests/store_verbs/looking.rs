@@ -1,6 +1,7 @@
 //! What is said about paths is what Nix says, however they are named.
 
-use super::{built, nix_says, ours, verified, we_say};
+use super::{built, ours, we_say};
+use crate::judge::{nix_says, verified};
 use crate::lab::Lab;
 use serde_json::Value;
 use std::os::unix::fs::symlink;

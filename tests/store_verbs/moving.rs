@@ -1,6 +1,8 @@
 //! What comes into a store and goes out of it, and its upkeep.
 
-use super::{built, nix, nix_command, nix_says, ours, ours_command, verified, we_say};
+use super::{built, ours, ours_command, we_say};
+use crate::aim::Aim;
+use crate::judge::{nix, nix_command, nix_says, verified};
 use crate::{lab::Lab, recipe::Recipe};
 use std::{
     fs::File,
@@ -149,23 +151,20 @@ fn a_killed_import_leaves_a_valid_store() {
     let recipe = Recipe::new("many", script).output("dev");
     lab.made(&recipe, &[]);
     let file = exported(&lab, &["-r", &recipe.output_path("dev").to_string()]);
-    let other = Lab::new();
-    let mut killed = 0;
-    for round in 0..8_u64 {
-        let mut command = ours_command(&other, &["import"]);
-        command.stdin(File::open(&file).expect("open")).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("start");
-        std::thread::sleep(Duration::from_millis(3 + round * 5));
-        killed += u32::from(child.try_wait().expect("look").is_none());
-        child.kill().expect("kill");
-        child.wait().expect("wait");
+    let mut aim = Aim::new(Duration::from_millis(40));
+    while aim.has_hit_fewer_than(6) {
+        // What was imported whole would not be imported again: so into another store each time.
+        let other = Lab::new();
+        let import = || {
+            let mut command = ours_command(&other, &["import"]);
+            command.stdin(File::open(&file).expect("open")).stdout(Stdio::null()).stderr(Stdio::null());
+            command
+        };
+        aim.shoot(&mut import().spawn().expect("start"));
+        verified(&other);
+        assert_eq!(other.run(import()).code, 0);
         verified(&other);
     }
-    assert!(killed >= 2, "only {killed} were still running");
-    let mut command = ours_command(&other, &["import"]);
-    command.stdin(File::open(&file).expect("open"));
-    assert_eq!(other.run(command).code, 0);
-    verified(&other);
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub struct ProbeRequest<'a> {
     pub profile: &'a Profile,
     /// Likewise.
     pub extra_paths: &'a [ExtraPath],
+    /// What the runner shows there of its own.
+    pub own_paths: &'a [ExtraPath],
     /// Tools to find.
     pub tools: &'a [Tool],
     /// `--ca-file`
@@ -91,9 +93,10 @@ fn environment() -> BTreeMap<ByteString, ByteString> {
 
 /// Looks at the machine.
 pub fn probe(request: &ProbeRequest<'_>) -> Result<HostFacts, BuildError> {
-    let ProbeRequest { profile, extra_paths, tools, ca_file, scratch, builder, disk } = *request;
+    let ProbeRequest { profile, extra_paths, own_paths, tools, ca_file, scratch, builder, disk } = *request;
     let environment = environment();
-    let paths = profile.host_paths().into_iter().chain(extra_paths.iter().map(|extra| extra.source.clone()));
+    let extra = extra_paths.iter().chain(own_paths).map(|extra| extra.source.clone());
+    let paths = profile.host_paths().into_iter().chain(extra);
     let files = paths
         .map(|path| {
             let file = host_file(path.as_path());

@@ -220,6 +220,7 @@ fn plan_with(
     let host = host::probe(&ProbeRequest {
         profile: &profile,
         extra_paths: &settings.extra_paths,
+        own_paths: &settings.own_paths,
         tools: &loaded.tools,
         ca_file: request.ca_file.as_deref(),
         scratch,

@@ -71,8 +71,7 @@ pub(crate) fn with_authority(
         Tap::None => return Ok(request),
         Tap::Record(recorder) => recorder.certificate(),
         Tap::Replay(player) => {
-            // Who was called on this machine's loopback is answered for without that.
-            request.settings.network_policy.loopback_ports.extend(player.loopback_ports());
+            request.settings.answered_ports.extend(player.loopback_ports());
             player.certificate()
         }
     };
@@ -90,7 +89,7 @@ pub(crate) fn with_authority(
         let source = write(&format!("{}-with-recording.crt", path.base_name()), bundle)?;
         let target = format!("{path}/{BUNDLE_IN_INPUT}");
         let source = ByteString::from(source.as_path());
-        request.settings.extra_paths.push(ExtraPath { target, source, optional: false });
+        request.settings.own_paths.push(ExtraPath { target, source, optional: false });
     }
     Ok(request)
 }

@@ -16,7 +16,6 @@ use fodder_build::{
 use fodder_model::{
     checks::Violation,
     derivation::{Derivation, aterm},
-    limits::LimitSettings,
     network_policy::NetworkPolicy,
     plan::{NetworkMode, Settings},
     profile,
@@ -132,7 +131,6 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
         settings: Settings {
             cores: *cores,
             limits: arguments.limits(),
-            file_limits: LimitSettings::new(),
             network: if *unsafe_host_network { Some(NetworkMode::Host) } else { network.map(Into::into) },
             network_policy: NetworkPolicy {
                 allow: allow.clone(),
@@ -151,6 +149,7 @@ pub(crate) fn request(arguments: &SandboxArguments) -> Result<BuildRequest, Fail
             .into_iter()
             .filter_map(|(asked, weakening)| asked.then_some(weakening))
             .collect(),
+            ..Settings::default()
         },
         profile,
         ca_file: ca_file.clone(),

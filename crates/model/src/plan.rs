@@ -151,6 +151,7 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
         host,
         profile,
         extra_paths: &settings.extra_paths,
+        own_paths: &settings.own_paths,
         tools,
         scratch,
         files: &start.files,
@@ -180,7 +181,7 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
         .filter_map(|name| host.environment.get_key_value(&name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    let network_policy = network::with_proxies(&settings.network_policy, &told);
+    let network_policy = network::policy(settings, &told);
     let sandbox = SandboxPlan {
         namespaces,
         identity: Identity {
@@ -209,7 +210,7 @@ pub fn plan(request: &Request<'_>) -> Result<BuildPlan, PlanError> {
         door: network::door(network.mode, host, &network_policy),
         allowed: settings.allowed.clone(),
     };
-    let allowed = weakened::flags(settings, network.mode, &start.impure);
+    let allowed = weakened::flags(settings, network.mode, &network_policy, &start.impure);
     Ok(BuildPlan {
         derivation: path.clone(),
         kind: derivation.kind(),

@@ -201,13 +201,35 @@ impl Sandbox {
     }
 }
 
-/// The plan as a file that cannot change any more, not even if the helper is not the program it should be.
 fn sealed_plan(plan: &SandboxPlan) -> io::Result<File> {
+    sealed(&serde_json::to_vec(plan)?)
+}
+
+/// A file that cannot change any more, not even if the helper is not the program it should be.
+fn sealed(bytes: &[u8]) -> io::Result<File> {
     let memory = memfd_create(c"fodder-sandbox-plan", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let mut file = File::from(memory);
-    file.write_all(&serde_json::to_vec(plan)?)?;
+    file.write_all(bytes)?;
     file.rewind()?;
     let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|errno: Errno| io::Error::from(errno))?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attack: KRN-1 (somebody changes the plan). Layer: seals of the memory that it is in.
+    #[test]
+    fn a_plan_cannot_be_changed_any_more() {
+        let mut file = sealed(b"plan").unwrap();
+        assert_eq!(io::read_to_string(&file).unwrap(), "plan");
+        file.rewind().unwrap();
+        assert_eq!(file.write_all(b"lies").unwrap_err().raw_os_error(), Some(libc::EPERM));
+        for length in [3, 5] {
+            assert_eq!(file.set_len(length).unwrap_err().raw_os_error(), Some(libc::EPERM), "{length}");
+        }
+        assert_eq!(fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_FUTURE_WRITE)), Err(Errno::EPERM));
+    }
 }

@@ -1,9 +1,6 @@
 //! What a run tells: how the builder ended, what it used, which protections it ran under.
 
-use fodder_model::{
-    limits::Limit,
-    sandbox::{Namespace, Weakening},
-};
+use fodder_model::{limits::Limit, sandbox::Namespace};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -138,8 +135,6 @@ pub struct Enforced {
     pub no_new_namespaces: bool,
     /// What the kernel's Landlock adds.
     pub landlock: Landlock,
-    /// What the person took away of all this.
-    pub allowed: BTreeSet<Weakening>,
 }
 
 /// What became of the runner's session keyring, see session-keyring(7).

@@ -82,9 +82,9 @@ steps! {
     Umask,
     /// Everything above descriptor 2 is closed by execve(2).
     CloseOnExec,
-    /// The ambient capabilities and the bounding set.
+    /// The bounding set.
     BoundingSet,
-    /// The inheritable, effective and permitted capabilities.
+    /// The inheritable and permitted capabilities, and with them the effective and ambient ones.
     Capabilities,
     /// no_new_privs.
     NoNewPrivileges,

@@ -63,7 +63,7 @@ pub(crate) fn reset_signal(number: i32) -> io::Result<()> {
 
 /// Sets attributes of one mount, or of everything below it too, see mount_setattr(2).
 pub(crate) fn mount_setattr(mount: impl AsFd, set: u64, recursive: bool) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a static C string, `attributes` outlives the call and its size is passed beside it; the kernel
     // only reads both. The descriptor is borrowed for the call.

@@ -48,3 +48,19 @@ impl Terminal {
         Ok(Terminal { master, slave })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::unistd::{getegid, geteuid};
+
+    #[test]
+    fn programs_that_are_started_meanwhile_do_not_get_it() {
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        let identity = Identity { inside_uid: 1000, inside_gid: 100, outside_uid: uid, outside_gid: gid };
+        let Terminal { master, slave } = Terminal::open(&identity).unwrap();
+        for end in [master, slave] {
+            assert!(crate::sys::closes_on_exec(end.as_raw_fd()).unwrap());
+        }
+    }
+}

@@ -167,7 +167,8 @@ mod tests {
         drop(theirs);
         let (message, descriptor) = receive::<HelperWord>(&ours).unwrap().unwrap();
         assert_eq!(message, HelperWord::Started);
-        assert!(descriptor.is_some());
+        let closes = |fd: &OwnedFd| sys::closes_on_exec(fd.as_raw_fd()).unwrap();
+        assert!(descriptor.as_ref().is_some_and(closes) && closes(&ours), "a program started meanwhile would have it");
         assert!(receive::<HelperWord>(&ours).unwrap().is_none());
     }
 }

@@ -183,7 +183,7 @@ fn the_helper_holds_what_the_caller_left_open() -> String {
         let mut ended = false;
         let mut said = Vec::new();
         let sandbox = Sandbox::new(helper(&lab, left_out)).unwrap();
-        let report = sandbox.run(&plan(&lab, "ls -1 /proc/1/fd; sleep 0.5"), &mut |log| {
+        let report = sandbox.run(&plan(&lab, "ls -1 /proc/1/fd; sleep 2"), &mut |log| {
             if write.take().is_some() {
                 let mut watched = [PollFd::new(read.as_fd(), PollFlags::POLLIN)];
                 poll(&mut watched, PollTimeout::from(200_u8)).unwrap();

@@ -100,9 +100,11 @@ pub(super) fn door(mode: NetworkMode, host: &HostFacts, policy: &NetworkPolicy) 
     }
 }
 
-/// The policy for a build that is told of the caller's proxies: one on this machine's loopback may be called.
-pub(super) fn with_proxies(policy: &NetworkPolicy, told: &BTreeMap<ByteString, ByteString>) -> NetworkPolicy {
-    let mut policy = policy.clone();
+/// The policy for a build that is told of the caller's proxies: one on this machine's loopback may be called. What a recording
+/// answers for has to get as far as that.
+pub(super) fn policy(settings: &Settings, told: &BTreeMap<ByteString, ByteString>) -> NetworkPolicy {
+    let mut policy = settings.network_policy.clone();
+    policy.loopback_ports.extend(&settings.answered_ports);
     let proxies = Proxies::read(|name| told.get(&ByteString::from(name)).map(ToString::to_string));
     let on_loopback = [proxies.http, proxies.https].into_iter().flatten().filter(Proxy::is_on_loopback);
     policy.loopback_ports.extend(on_loopback.map(|proxy| proxy.port));

@@ -25,6 +25,7 @@ pub(super) struct Root<'a> {
     pub(super) host: &'a HostFacts,
     pub(super) profile: &'a Profile,
     pub(super) extra_paths: &'a [ExtraPath],
+    pub(super) own_paths: &'a [ExtraPath],
     pub(super) tools: &'a [Tool],
     pub(super) scratch: &'a ScratchPaths,
     pub(super) files: &'a BTreeMap<String, ByteString>,
@@ -60,7 +61,9 @@ impl Root<'_> {
             }
         }
         self.inputs(&mut steps);
-        self.extra_paths(&mut steps)?;
+        self.extra_paths(self.extra_paths, "you asked for it with --allow-path", &mut steps)?;
+        let why = "the bundle of an input, with the authority of the recording as well";
+        self.extra_paths(self.own_paths, why, &mut steps)?;
         self.tools(&mut steps, notes);
         for (name, content) in self.files {
             let path = format!("{BUILD_DIRECTORY}/{name}");
@@ -164,14 +167,14 @@ impl Root<'_> {
         }
     }
 
-    fn extra_paths(&self, steps: &mut Steps) -> Result<(), PlanError> {
-        for ExtraPath { target, source, optional } in self.extra_paths {
+    fn extra_paths(&self, paths: &[ExtraPath], why: &str, steps: &mut Steps) -> Result<(), PlanError> {
+        for ExtraPath { target, source, optional } in paths {
             match self.host_file(source).resolve(source) {
                 Some((source, kind)) => {
                     steps.parents(target);
                     let step =
                         RootStep::Bind { source, target: target.as_str().into(), kind, access: Access::ReadOnly };
-                    steps.push(target, "you asked for it with --allow-path", step);
+                    steps.push(target, why, step);
                 }
                 None if *optional => {}
                 None => return Err(PlanError::HostFile { path: source.clone(), target: target.clone() }),

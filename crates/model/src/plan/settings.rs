@@ -22,6 +22,10 @@ pub struct Settings {
     pub network_policy: NetworkPolicy,
     /// `--allow-path`
     pub extra_paths: Vec<ExtraPath>,
+    /// Files of the runner's own that stand in for what is there: a bundle with a recording's authority over that of an input.
+    pub own_paths: Vec<ExtraPath>,
+    /// Loopback ports that a recording answers for: nothing of this machine's is called.
+    pub answered_ports: BTreeSet<u16>,
     /// `--allow-env`: variables that a derivation gets if it asks for them, beside those of proxies.
     pub environment: BTreeSet<ByteString>,
     /// `--hashed-mirrors`: where `builtin:fetchurl` looks for a file by its hash first.

@@ -29,15 +29,13 @@ impl Inside {
             Some(slash) => (&path[..slash], &path[slash + 1..]),
             None => (&b"."[..], path),
         };
-        if name == b"." {
-            return Err(Errno::EEXIST.into());
-        }
-        let parent = self.resolve(parent, OFlags::PATH | OFlags::DIRECTORY)?;
+        let parent = self.resolve(parent, OFlags::PATH)?;
         Ok(Place { parent, name: OsStr::from_bytes(name) })
     }
 
     fn resolve(&self, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        // No magic links either, which are symbolic ones.
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
         let path = Path::new(OsStr::from_bytes(path));
         loop {
             match openat2(&self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
@@ -66,7 +64,26 @@ fn relative(path: &[u8]) -> io::Result<&[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::relative;
+    use super::*;
+
+    #[test]
+    fn the_kernel_leaves_the_root_for_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        std::fs::create_dir_all(path("root/below")).unwrap();
+        std::fs::write(path("secret"), "").unwrap();
+        std::os::unix::fs::symlink("../secret", path("root/link")).unwrap();
+        std::os::unix::fs::symlink("below", path("root/harmless")).unwrap();
+        let inside = Inside { root: std::fs::File::open(path("root")).unwrap().into() };
+        let errno = |path: &[u8]| inside.resolve(path, OFlags::PATH).map(drop).map_err(|error| error.raw_os_error());
+        assert_eq!(errno(b"below"), Ok(()));
+        for outside in [path("secret").as_os_str().as_bytes(), b"../secret", b"below/../../secret"] {
+            assert_eq!(errno(outside), Err(Some(libc::ENOENT)));
+        }
+        for link in [&b"link"[..], b"harmless", b"harmless/x"] {
+            assert_eq!(errno(link), Err(Some(libc::ELOOP)));
+        }
+    }
 
     #[test]
     fn only_plain_absolute_paths_are_taken() {

@@ -147,6 +147,9 @@ mod tests {
         };
         steps.push(device(Access::ReadOnly));
         assert!(writable(&steps).into_iter().eq([(Path::new("/dev/full"), OF_FILES)]));
+        let of_the_kernel = [RootStep::Proc { path: "/proc".into() }, RootStep::Pts { path: "/pts".into() }];
+        let granted = writable(&of_the_kernel);
+        assert_eq!((granted[Path::new("/proc")], granted[Path::new("/pts")]), (OF_FILES, OF_FILES));
     }
 
     #[test]

@@ -59,3 +59,18 @@ fn kernel_name(resource: Resource) -> resource::Resource {
         Resource::NicePriority => resource::Resource::RLIMIT_NICE,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_is_higher_than_wanted_does_not_hold() {
+        let (soft, hard) = getrlimit(resource::Resource::RLIMIT_NOFILE).unwrap();
+        let holds = |soft, hard| holds(&ResourceLimit { resource: Resource::OpenFiles, soft, hard }).unwrap();
+        assert!(
+            holds(Some(soft), Some(hard)) && holds(None, Some(hard)) && holds(Some(soft), None) && holds(None, None)
+        );
+        assert!(!holds(Some(soft - 1), Some(hard)) && !holds(Some(soft), Some(hard - 1)));
+    }
+}

@@ -216,7 +216,6 @@ fn set_up(entry: Entry<'_>) -> Result<Start<'_>, Failure> {
         session_keyring,
         no_new_namespaces: !allowed.contains(&Weakening::NestedNamespaces),
         landlock,
-        allowed: allowed.clone(),
     };
     send(&channel, &BuilderWord::Ready(enforced), None).doing("telling the helper")?;
     Ok(start)

@@ -14,7 +14,7 @@ use fodder_model::sandbox::{BindKind, RootStep};
 use nix::{
     errno::Errno,
     mount::{MntFlags, umount2},
-    unistd::{chdir, fchdir, pivot_root},
+    unistd::{fchdir, pivot_root},
 };
 use rustix::{
     fs::{Mode, OFlags, fchmod, fstat, mkdirat, openat, symlinkat},
@@ -57,8 +57,7 @@ pub(super) fn pivot(left_out: LeftOut<'_>) -> Result<(), Failure> {
     // The old root lands on top of the new one, from where it is taken away at once: pivot_root(2), "pivot_root(".", ".")".
     pivot_root(".", ".").doing("exchanging the root")?;
     left_out
-        .step(SetupStep::DetachOldRoot, || umount2(".", MntFlags::MNT_DETACH).doing("letting go of the host's root"))?;
-    chdir("/").doing("entering the root")
+        .step(SetupStep::DetachOldRoot, || umount2(".", MntFlags::MNT_DETACH).doing("letting go of the host's root"))
 }
 
 /// The root must not be a way around the limits on what a builder may write, nor too small for the plan's own files,
@@ -131,7 +130,7 @@ impl Builder<'_> {
         let Place { parent, name } = self.inside.place(path)?;
         mkdirat(&parent, name, Mode::from_raw_mode(mode))?;
         // mkdir(2) leaves out set-group-id, and a default ACL or umask could take more.
-        let directory = openat(&parent, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let directory = self.inside.open(path, OFlags::DIRECTORY)?;
         Ok(fchmod(&directory, Mode::from_raw_mode(mode))?)
     }
 
@@ -175,9 +174,9 @@ impl Builder<'_> {
     }
 }
 
-/// Creates an empty file that did not exist.
+/// Creates an empty file that did not exist, not even as a symbolic link (`O_EXCL`).
 fn create(Place { parent, name }: &Place<'_>) -> io::Result<OwnedFd> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     Ok(openat(parent, *name, flags, Mode::from_raw_mode(0o600))?)
 }
 

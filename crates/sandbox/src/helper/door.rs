@@ -126,7 +126,6 @@ fn listener(family: AddressFamily, address: &dyn SockaddrLike) -> Result<OwnedFd
     let doing = "making a socket that catches connections";
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(family, SockType::Stream, flags, None).doing(doing)?;
-    setsockopt(&socket, sockopt::ReuseAddr, &true).doing(doing)?;
     if family == AddressFamily::Inet6 {
         setsockopt(&socket, sockopt::Ipv6V6Only, &true).doing(doing)?;
     }

@@ -67,11 +67,19 @@ pub(super) fn let_go_of_the_log() -> Result<(), Failure> {
 }
 
 pub(super) fn leave_session_keyring() -> Result<SessionKeyring, Failure> {
-    match sys::join_new_session_keyring() {
+    what_is_left_of_keys(sys::join_new_session_keyring(), sys::session_keyring)
+}
+
+/// After the attempt to leave the caller's keyring, and a look for one.
+fn what_is_left_of_keys(
+    left: io::Result<()>,
+    look: impl FnOnce() -> io::Result<i64>,
+) -> Result<SessionKeyring, Failure> {
+    match left {
         Ok(()) => Ok(SessionKeyring::New),
         // A filter that refuses keyctl(2) to us refuses it to the builder too, since filters are inherited; but only if
         // it refuses to look for a keyring as well.
-        Err(refused) if sys::session_keyring().is_err_and(|error| error.raw_os_error() == refused.raw_os_error()) => {
+        Err(refused) if look().is_err_and(|error| error.raw_os_error() == refused.raw_os_error()) => {
             Ok(SessionKeyring::Unreachable)
         }
         Err(error) => Err(error).doing("leaving the session keyring"),
@@ -93,6 +101,23 @@ pub(super) fn raise_open_files() -> Result<(u64, u64), Failure> {
 pub(super) fn open_control_group() -> Result<Option<OwnedFd>, Failure> {
     let Some(directory) = std::env::var_os(CONTROL_GROUP_VARIABLE) else { return Ok(None) };
     let file = std::path::Path::new(&directory).join("cgroup.procs");
-    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
     open(&file, flags, Mode::empty()).doing(format!("opening {}", file.display())).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attack: ENV-2 (a filter around us that refuses part of keyctl). Layer: fail closed where the caller's keyring stays.
+    #[test]
+    fn keys_that_stay_within_reach_are_an_error() {
+        let errno = |number| io::Error::from_raw_os_error(number);
+        assert_eq!(what_is_left_of_keys(Ok(()), || Ok(7)), Ok(SessionKeyring::New));
+        let unreachable = what_is_left_of_keys(Err(errno(libc::EPERM)), || Err(errno(libc::EPERM)));
+        assert_eq!(unreachable, Ok(SessionKeyring::Unreachable));
+        for looked in [Ok(7), Err(errno(libc::ENOKEY))] {
+            assert!(what_is_left_of_keys(Err(errno(libc::EPERM)), || looked).is_err());
+        }
+    }
 }

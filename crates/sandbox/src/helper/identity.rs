@@ -12,7 +12,6 @@ use nix::{
     sched::{CloneFlags, unshare},
     sys::{
         prctl,
-        signal::Signal,
         stat::Mode,
         wait::{WaitStatus, waitpid},
     },
@@ -82,7 +81,6 @@ impl Writer {
             ForkResult::Parent { child } => Ok(Writer { process: child, go, answer }),
             ForkResult::Child => {
                 drop((go, answer));
-                let _ = prctl::set_pdeathsig(Signal::SIGKILL);
                 let mut byte = [0];
                 // End of file instead of a byte: the helper gave up or died.
                 if read(&wait, &mut byte) == Ok(1) {

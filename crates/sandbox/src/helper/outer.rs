@@ -47,8 +47,14 @@ pub(super) fn go_on_as_first_process(runner: &OwnedFd, left_out: LeftOut<'_>) ->
 /// clears the parent-death signal (prctl(2)).
 pub(super) fn die_with(runner: &OwnedFd, parent: &OwnedFd) -> Result<(), Failure> {
     prctl::set_pdeathsig(Signal::SIGKILL).doing("tying the helper to the runner")?;
-    // Either may have died before that line. The runner's end of the socket is closed then.
-    let mut watched = [PollFd::new(runner.as_fd(), PollFlags::empty()), PollFd::new(parent.as_fd(), PollFlags::POLLIN)];
+    // Either may have died before that line.
+    are_there(runner, Some(parent))
+}
+
+/// The other end of the runner's socket is closed when it has died.
+fn are_there(runner: &OwnedFd, parent: Option<&OwnedFd>) -> Result<(), Failure> {
+    let mut watched = vec![PollFd::new(runner.as_fd(), PollFlags::empty())];
+    watched.extend(parent.map(|parent| PollFd::new(parent.as_fd(), PollFlags::POLLIN)));
     poll(&mut watched, PollTimeout::ZERO).doing("looking for the runner")?;
     match watched.iter().any(|one| one.any() == Some(true)) {
         true => Err(Failure::Check { finding: "the runner is gone".into() }),
@@ -59,11 +65,7 @@ pub(super) fn die_with(runner: &OwnedFd, parent: &OwnedFd) -> Result<(), Failure
 /// The same for the part outside, whose parent is the runner; and nothing that this part holds is a sign of life any more.
 fn tie(runner: &OwnedFd) -> Result<(), Failure> {
     prctl::set_pdeathsig(Signal::SIGKILL).doing("tying the helper to the runner")?;
-    let mut socket = [PollFd::new(runner.as_fd(), PollFlags::empty())];
-    poll(&mut socket, PollTimeout::ZERO).doing("looking for the runner")?;
-    if socket[0].any() == Some(true) {
-        return Err(Failure::Check { finding: "the runner is gone".into() });
-    }
+    are_there(runner, None)?;
     prctl::set_dumpable(false).doing("becoming non-dumpable")?;
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).doing("opening /dev/null")?;
     dup2_stdin(null).doing("putting /dev/null on standard input")?;
@@ -81,4 +83,31 @@ fn wait_for(child: PidNumber) -> Result<i32, Failure> {
     };
     let signal = status.and_then(|status| status.terminating_signal()).map(|signal| 128 + signal);
     Ok(status.and_then(|status| status.exit_status()).or(signal).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::socket_pair;
+    use std::process::{Command, Stdio};
+
+    /// Attack: PROC-1 (whoever is killed before the tie is tied). Layer: a look at runner and parent after it.
+    #[test]
+    fn a_runner_or_parent_that_is_gone_already_is_noticed() {
+        let (runner, other_end) = socket_pair().unwrap();
+        let mut parent = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let number = PidNumber::from_raw(i32::try_from(parent.id()).unwrap()).unwrap();
+        let pidfd = pidfd_open(number, PidfdFlags::empty()).unwrap();
+        let own_tie = prctl::get_pdeathsig().unwrap();
+        assert_eq!(die_with(&runner, &pidfd), Ok(()));
+        assert_eq!(prctl::get_pdeathsig(), Ok(Some(Signal::SIGKILL)));
+        assert_eq!(are_there(&runner, None), Ok(()));
+        parent.wait().unwrap();
+        let gone = Err(Failure::Check { finding: "the runner is gone".into() });
+        assert_eq!(die_with(&runner, &pidfd), gone);
+        prctl::set_pdeathsig(own_tie).unwrap();
+        assert_eq!(are_there(&runner, None), Ok(()));
+        drop(other_end);
+        assert_eq!(are_there(&runner, None), gone);
+    }
 }

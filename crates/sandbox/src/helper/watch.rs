@@ -39,9 +39,10 @@ pub(super) fn watch(
 ) -> Result<HelperWord, Failure> {
     let deadline = deadline_seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     let pidfd = pidfd_open(child, PidfdFlags::empty()).doing("opening a pidfd of the builder")?;
-    let introduced = send(runner, &HelperWord::Started, Some(&pidfd));
+    // A runner that is gone is seen at once, below.
+    let _ = send(runner, &HelperWord::Started, Some(&pidfd));
     let mut watch = Watch { pidfd, runner, builder, deadline, watchdog, word: None, has_spoken: false };
-    let late = if introduced.is_err() { Some(Late::Deadline) } else { watch.wait_for_exit()? };
+    let late = watch.wait_for_exit()?;
     if late.is_some() {
         // ESRCH: it has ended meanwhile.
         let _ = pidfd_send_signal(&watch.pidfd, Signal::KILL);

@@ -10,7 +10,7 @@ use std::{
     os::fd::OwnedFd,
 };
 
-fn door() -> Door {
+pub(crate) fn door() -> Door {
     Door {
         address: Ipv4Addr::new(10, 0, 2, 100),
         address6: None,
@@ -82,7 +82,7 @@ fn whoever_connects_anywhere_is_redirected_and_it_is_known_where_they_wanted_to_
 fn its_own_loopback_and_address_stay_its_own() {
     let script = "
         for address in 127.0.0.1 127.1.2.3 10.0.2.100; do nc -w 5 $address 80 </dev/null 2>&1; done
-        (echo mine | nc -l -p 8080) & sleep 0.3; nc -w 5 10.0.2.100 8080 </dev/null";
+        (echo mine | nc -l -p 8080) & until nc -w 5 10.0.2.100 8080 </dev/null 2>/dev/null; do sleep 0.1; done";
     let (log, _) = run(Some(door()), script);
     assert_eq!(log.matches("Connection refused").count(), 3, "{log}");
     assert!(log.ends_with("mine\n"), "{log}");
@@ -100,26 +100,36 @@ fn ports_of_loopback_are_redirected_when_they_are_named() {
 /// As on a kernel without nf_tables.
 #[test]
 fn where_nothing_can_be_redirected_some_ports_of_every_address_are_caught() {
-    let without = Door { redirect: false, loopback_ports: vec![8321], ..door() };
+    let without = Door { redirect: false, loopback_ports: vec![8321, 443], ..door() };
     let targets =
         ["198.51.100.7 80", "8.8.8.8 443", "10.0.2.3 443", "127.0.0.1 8321", "198.51.100.7 81", "127.0.0.1 82"];
     let (log, sockets) = run(Some(without), &calls(&targets));
     let (reached, refused) = log.split_at(log.find("nc: ").unwrap_or(log.len()));
     assert_eq!(reached, "to 198.51.100.7:80\nto 8.8.8.8:443\nto 10.0.2.3:443\nto 127.0.0.1:8321\n");
     assert_eq!(refused.matches("Connection refused").count(), 2, "{log}");
-    let expected = ["names 10.0.2.3:53", "port 0.0.0.0:80", "port 0.0.0.0:443", "port 0.0.0.0:8321", "port [::]:8321"];
+    let expected = [
+        "names 10.0.2.3:53",
+        "port 0.0.0.0:80",
+        "port 0.0.0.0:443",
+        "port [::]:443",
+        "port 0.0.0.0:8321",
+        "port [::]:8321",
+    ];
     assert_eq!(sockets, expected);
 }
 
 #[test]
 fn both_families_lead_to_it_where_the_host_has_both() {
     let six = Door { address6: Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x100)), ..door() };
-    let script =
-        "ip -6 address show; nc -w 5 2001:db8::7 80 </dev/null 2>&1; nc -w 5 fd00::100 80 </dev/null 2>&1; true";
+    let script = "
+        (for i in 1 2; do echo mine | nc -l -p 8080 >/dev/null; done) &
+        ip -6 address show; nc -w 5 2001:db8::7 80 </dev/null 2>&1; nc -w 5 fd00::100 80 </dev/null 2>&1
+        for address in ::1 fd00::100; do until nc -w 5 $address 8080 </dev/null 2>/dev/null; do sleep 0.1; done; done";
     for redirect in [true, false] {
         let (log, sockets) = run(Some(Door { redirect, ..six.clone() }), script);
         assert!(log.contains("fd00::100/128") && !log.contains("tentative"), "{log}");
         assert_eq!(log.contains("to [::"), redirect, "{log}");
+        assert_eq!(log.matches("mine").count(), 2, "what is the builder's own stays so: {log}");
         assert_eq!(log.contains("to [2001:db8::7]:80"), !redirect, "{log}");
         assert_eq!(sockets.iter().filter(|socket| socket.contains("[::]")).count(), if redirect { 1 } else { 2 });
     }

@@ -21,9 +21,9 @@ const UNUSED_ID: u32 = 61_234;
 
 const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: &[&str] = &[
-    "cat", "chmod", "dd", "echo", "env", "hostname", "id", "ifconfig", "ip", "kill", "ls", "mkdir", "mount", "nc",
-    "ps", "pwd", "rm", "rmdir", "setsid", "sleep", "stat", "stty", "touch", "true", "truncate", "umount", "uname",
-    "unshare", "wc",
+    "cat", "chmod", "dd", "echo", "env", "hostname", "id", "ifconfig", "ionice", "ip", "kill", "ls", "mkdir", "mount",
+    "nc", "ps", "pwd", "rm", "rmdir", "setsid", "sleep", "stat", "stty", "touch", "true", "truncate", "umount",
+    "uname", "unshare", "wc",
 ];
 
 /// What a run gave.

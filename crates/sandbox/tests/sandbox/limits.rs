@@ -13,7 +13,21 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
+
+/// Seconds that a builder keeps what it has taken, where the limit ends it before.
+const LONG: u32 = 50;
+
+/// The same where nothing ends it, and somebody is to have looked meanwhile.
+const SHORT: u32 = 4;
+
+/// The plan whose builder keeps for so many seconds what it has taken, once it has all of it.
+fn held(plan: &SandboxPlan, seconds: u32) -> SandboxPlan {
+    let mut plan = plan.clone();
+    plan.process.environment.push(("HOLD".into(), seconds.to_string().into()));
+    plan
+}
 
 /// Runs a plan with other limits.
 fn with(lab: &Lab, plan: &SandboxPlan, change: impl FnOnce(&mut Limits)) -> Ran {
@@ -70,9 +84,9 @@ fn a_fork_bomb_stops_at_the_limit_whatever_else_the_user_runs() {
 #[test]
 fn processes_beyond_the_limit_end_the_build_where_the_kernel_lets_them_be_made() {
     let lab = Lab::new();
-    let plan = lab.plan("for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1.5 & done; wait; exit 7");
-    is_over(&with(&lab, &plan, |limits| limits.processes = Some(8)), Limit::Processes);
-    let free = with(&lab, &plan, |_| ());
+    let plan = lab.plan("for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep $HOLD & done; wait; exit 7");
+    is_over(&with(&lab, &held(&plan, LONG), |limits| limits.processes = Some(8)), Limit::Processes);
+    let free = with(&lab, &held(&plan, SHORT), |_| ());
     assert_eq!(free.report.exit, BuilderExit::Exited(7));
     assert!(free.report.used.processes.unwrap() >= 13, "{:?}", free.report.used);
 }
@@ -82,8 +96,8 @@ fn processes_beyond_the_limit_end_the_build_where_the_kernel_lets_them_be_made()
 fn memory_that_many_processes_have_together_ends_the_build() {
     let lab = Lab::new();
     let plan = probe::plan(&lab, "memory");
-    is_over(&with(&lab, &plan, |limits| limits.memory_bytes = Some(250 << 20)), Limit::Memory);
-    let free = with(&lab, &plan, |_| ());
+    is_over(&with(&lab, &held(&plan, LONG), |limits| limits.memory_bytes = Some(250 << 20)), Limit::Memory);
+    let free = with(&lab, &held(&plan, SHORT), |_| ());
     assert_eq!(free.report.exit, BuilderExit::Exited(0), "{}", free.log);
     assert!(free.report.used.memory_bytes.unwrap() > 350 << 20, "{:?}", free.report.used);
 }
@@ -93,8 +107,8 @@ fn memory_that_many_processes_have_together_ends_the_build() {
 fn memory_of_a_process_without_its_first_thread_ends_the_build() {
     let lab = Lab::new();
     let plan = probe::plan(&lab, "memory without a first thread");
-    is_over(&with(&lab, &plan, |limits| limits.memory_bytes = Some(200 << 20)), Limit::Memory);
-    let free = with(&lab, &plan, |_| ());
+    is_over(&with(&lab, &held(&plan, LONG), |limits| limits.memory_bytes = Some(200 << 20)), Limit::Memory);
+    let free = with(&lab, &held(&plan, 0), |_| ());
     assert_eq!(free.report.exit, BuilderExit::Exited(0), "{}", free.log);
 }
 
@@ -103,8 +117,9 @@ fn memory_of_a_process_without_its_first_thread_ends_the_build() {
 fn a_build_cannot_make_the_watchdog_look_away() {
     let lab = Lab::new();
     let plan = probe::plan(&lab, "slow looks");
-    is_over(&with(&lab, &plan, |limits| limits.memory_bytes = Some(300 << 20)), Limit::Memory);
-    let free = with(&lab, &plan, |_| ());
+    // Shorter than what lies between two looks where only their length counts.
+    is_over(&with(&lab, &held(&plan, 12), |limits| limits.memory_bytes = Some(300 << 20)), Limit::Memory);
+    let free = with(&lab, &held(&plan, 0), |_| ());
     assert_eq!(free.report.exit, BuilderExit::Exited(0), "{}", free.log);
 }
 
@@ -113,18 +128,18 @@ fn memory_that_processes_share_counts_once() {
     let lab = Lab::new();
     let plan = probe::plan(&lab, "shared memory");
     // Five processes of 150 MiB each, all the same ones.
-    let ran = with(&lab, &plan, |limits| limits.memory_bytes = Some(300 << 20));
+    let ran = with(&lab, &held(&plan, SHORT), |limits| limits.memory_bytes = Some(300 << 20));
     assert_eq!(ran.report.exit, BuilderExit::Exited(0), "{}", ran.log);
-    is_over(&with(&lab, &plan, |limits| limits.memory_bytes = Some(100 << 20)), Limit::Memory);
+    is_over(&with(&lab, &held(&plan, LONG), |limits| limits.memory_bytes = Some(100 << 20)), Limit::Memory);
 }
 
 /// Attack: RES-5. Layer: the tmpfs of a build count as its memory.
 #[test]
 fn memory_in_files_of_a_tmpfs_counts() {
     let lab = Lab::new();
-    let plan = lab.plan("dd if=/dev/zero of=/dev/shm/x bs=1M count=120 2>/dev/null; sleep 1; exit 3");
-    is_over(&with(&lab, &plan, |limits| limits.memory_bytes = Some(60 << 20)), Limit::Memory);
-    assert_eq!(with(&lab, &plan, |_| ()).report.exit, BuilderExit::Exited(3));
+    let plan = lab.plan("dd if=/dev/zero of=/dev/shm/x bs=1M count=120 2>/dev/null; sleep $HOLD; exit 3");
+    is_over(&with(&lab, &held(&plan, LONG), |limits| limits.memory_bytes = Some(60 << 20)), Limit::Memory);
+    assert_eq!(with(&lab, &held(&plan, 0), |_| ()).report.exit, BuilderExit::Exited(3));
 }
 
 /// Attack: RES-4. Layer: watchdog over the scratch directories.
@@ -133,10 +148,10 @@ fn disk_that_is_filled_ends_the_build_however_it_is_hidden() {
     let lab = Lab::new();
     let fill = "dd if=/dev/zero bs=1M count=150 2>/dev/null";
     for script in [
-        format!("{fill} > big; sleep 2; exit 3"),
-        format!("mkdir -p closed/a; {fill} > closed/a/big; chmod 000 closed/a closed; sleep 2; exit 3"),
-        format!("exec 3> gone; rm gone; {fill} >&3; sleep 2; exit 3"),
-        format!("mkdir -p $(printf 'd/%.0s' 1 2 3 4 5 6 7 8 9) && cd d/d/d/d/d && {fill} > big; sleep 2; exit 3"),
+        format!("{fill} > big; sleep $HOLD; exit 3"),
+        format!("mkdir -p closed/a; {fill} > closed/a/big; chmod 000 closed/a closed; sleep $HOLD; exit 3"),
+        format!("exec 3> gone; rm gone; {fill} >&3; sleep $HOLD; exit 3"),
+        format!("mkdir -p $(printf 'd/%.0s' 1 2 3 4 5 6 7 8 9) && cd d/d/d/d/d && {fill} > big; sleep $HOLD; exit 3"),
     ] {
         let plan = lab.plan(&script);
         let build = lab.build();
@@ -147,11 +162,11 @@ fn disk_that_is_filled_ends_the_build_however_it_is_hidden() {
                 limits.scratch_bytes = bytes;
             }
         };
-        let ran = with(&lab, &plan, limit(Some(60 << 20)));
+        let ran = with(&lab, &held(&plan, LONG), limit(Some(60 << 20)));
         assert!(matches!(ran.report.exit, BuilderExit::OverLimit { .. }), "{script}: {:?}", ran.report.exit);
         is_over(&ran, Limit::ScratchSize);
         empty(&lab);
-        assert_eq!(with(&lab, &plan, limit(None)).report.exit, BuilderExit::Exited(3), "{script}");
+        assert_eq!(with(&lab, &held(&plan, 0), limit(None)).report.exit, BuilderExit::Exited(3), "{script}");
         empty(&lab);
     }
 }
@@ -160,7 +175,7 @@ fn disk_that_is_filled_ends_the_build_however_it_is_hidden() {
 #[test]
 fn very_many_files_end_the_build() {
     let lab = Lab::new();
-    let plan = lab.plan("i=0; while [ $i -lt 3000 ]; do : > file-$i; i=$((i+1)); done; sleep 2; exit 3");
+    let plan = lab.plan("i=0; while [ $i -lt 3000 ]; do : > file-$i; i=$((i+1)); done; sleep $HOLD; exit 3");
     let build = lab.build();
     let limit = |files: Option<u64>| {
         let build = &build;
@@ -169,8 +184,8 @@ fn very_many_files_end_the_build() {
             limits.scratch_files = files;
         }
     };
-    is_over(&with(&lab, &plan, limit(Some(1000))), Limit::ScratchFiles);
-    let free = with(&lab, &plan, limit(None));
+    is_over(&with(&lab, &held(&plan, LONG), limit(Some(1000))), Limit::ScratchFiles);
+    let free = with(&lab, &held(&plan, 2 * SHORT), limit(None));
     assert_eq!(free.report.exit, BuilderExit::Exited(3));
     assert!(free.report.used.scratch_files.unwrap() >= 3000, "{:?}", free.report.used);
 }
@@ -292,7 +307,11 @@ fn a_group_that_a_killed_run_left_is_emptied_and_removed_and_a_living_one_is_not
     assert!(!processes[0].wait().unwrap().success(), "it was killed");
     assert!(processes[1].try_wait().unwrap().is_none(), "it lives");
     drop(lock);
-    with(&lab, &lab.plan("exit 0"), |limits| limits.control_group = Some(parent.as_path().into()));
+    // A process that another test is just starting may have the lock for a moment yet.
+    let until = Instant::now() + Duration::from_secs(60);
+    while !groups(&parent).is_empty() && Instant::now() < until {
+        with(&lab, &lab.plan("exit 0"), |limits| limits.control_group = Some(parent.as_path().into()));
+    }
     assert_eq!(groups(&parent), Vec::<PathBuf>::new());
     processes[1].wait().unwrap();
     fs::remove_dir(&parent).unwrap();
@@ -302,7 +321,7 @@ fn a_group_that_a_killed_run_left_is_emptied_and_removed_and_a_living_one_is_not
 fn where_a_group_cannot_be_had_after_all_the_report_says_so_and_the_watchdog_keeps_the_limit() {
     let lab = Lab::new();
     let plan = probe::plan(&lab, "memory");
-    let ran = with(&lab, &plan, |limits| {
+    let ran = with(&lab, &held(&plan, LONG), |limits| {
         limits.control_group = Some(lab.path().join("nowhere").as_path().into());
         limits.memory_bytes = Some(250 << 20);
     });

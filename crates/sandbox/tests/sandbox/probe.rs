@@ -4,7 +4,7 @@
 
 use crate::lab::{Lab, bind, directory, insert};
 use fodder_model::sandbox::{Access, BindKind, SandboxPlan};
-use std::{collections::BTreeSet, fs, io, path::PathBuf};
+use std::{collections::BTreeSet, fs, io, path::PathBuf, thread::sleep, time::Duration};
 
 /// A plan that executes one of the probes below.
 pub(crate) fn plan(lab: &Lab, probe: &str) -> SandboxPlan {
@@ -174,10 +174,14 @@ fn every_call(make: impl Fn(i64) -> io::Result<()>) {
         }
         drop(write);
         let child = nix::unistd::Pid::from_raw(child);
-        // Some wait for ever, with all signals blocked (pause, sigsuspend).
+        // Some wait for ever, with all signals blocked (pause, sigsuspend); others have not had their turn yet.
         let mut watched = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&read), nix::poll::PollFlags::POLLIN)];
-        if nix::poll::poll(&mut watched, nix::poll::PollTimeout::from(500_u16)) == Ok(0) {
-            nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
+        while nix::poll::poll(&mut watched, nix::poll::PollTimeout::from(500_u16)) == Ok(0) {
+            let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap();
+            if !stat.rsplit(')').next().unwrap().starts_with(" R") {
+                nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
+                break;
+            }
         }
         let mut word = [0; 4];
         let answer = match io::Read::read_exact(&mut read, &mut word) {
@@ -287,27 +291,42 @@ pub(crate) fn set_own_groups(groups: &[u32]) {
     call(libc::SYS_setgroups, [groups.len() as i64, groups.as_ptr() as i64, 0, 0, 0]).unwrap();
 }
 
+/// Gives the calling thread an I/O priority of the class that is usual (best-effort), see ioprio_set(2).
+pub(crate) fn set_own_io_priority(level: i64) {
+    call(libc::SYS_ioprio_set, [1, 0, 2 << 13 | level, 0, 0]).unwrap();
+}
+
 /// Starts processes until that is refused, at most 120.
 fn forks() {
     let start = |_| std::process::Command::new("/bin/sleep").arg("30").spawn().ok();
     println!("probe: {}", (0..120).map_while(start).count());
 }
 
-/// Children with so much memory each, of which no single one is much; or with none of their own and their parent's 150 MiB.
+/// Keeps what a probe has taken for as long as it is told to.
+fn hold() {
+    let seconds = std::env::var("HOLD").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    sleep(Duration::from_secs(seconds));
+}
+
+/// Children with so much memory each, of which no single one is much; or with none of their own and their parent's 150 MiB. They end
+/// with their parent.
 fn memory(children: usize, bytes: usize, shares: bool) {
     let fill = |bytes: usize| std::hint::black_box(vec![1_u8; bytes]);
     let own = fill(if shares { 150 << 20 } else { 0 });
+    let (mut filled, tell) = io::pipe().unwrap();
     for _ in 0..children {
         // SAFETY: the harness has another thread, which could hold a lock of the allocator: a child that waits for it fails the
         // test, and harms nothing else.
         if unsafe { libc::fork() } == 0 {
             let _own = fill(bytes);
-            std::thread::sleep(std::time::Duration::from_millis(1500));
+            io::Write::write_all(&mut &tell, &[0]).unwrap();
+            sleep(Duration::from_secs(3600));
             // SAFETY: ends this child and nothing else.
             unsafe { libc::_exit(0) }
         }
     }
-    std::thread::sleep(std::time::Duration::from_millis(1800));
+    io::Read::read_exact(&mut filled, &mut vec![0; children]).unwrap();
+    hold();
     println!("probe: {} MiB and {children} children", own.len() >> 20);
 }
 
@@ -319,22 +338,20 @@ fn watcher() -> bool {
 
 /// A process whose first thread has ended, so that `/proc/PID/stat` tells of no memory, and another one that has much.
 fn without_a_first_thread(bytes: usize) {
+    let (mut filled, tell) = io::pipe().unwrap();
     // SAFETY: as in `memory`.
     if unsafe { libc::fork() } == 0 {
-        std::thread::spawn(move || hold(bytes, 1500));
+        std::thread::spawn(move || {
+            let _held = std::hint::black_box(vec![1_u8; bytes]);
+            io::Write::write_all(&mut &tell, &[0]).unwrap();
+            sleep(Duration::from_secs(3600));
+        });
         // SAFETY: ends this thread, and leaves everything as it is.
         unsafe { libc::syscall(libc::SYS_exit, 0) };
     }
-    std::thread::sleep(std::time::Duration::from_millis(2500));
+    io::Read::read_exact(&mut filled, &mut [0]).unwrap();
+    hold();
     println!("probe: gone");
-}
-
-/// Touches memory for so long, and ends the process.
-fn hold(bytes: usize, milliseconds: u64) {
-    let _held = std::hint::black_box(vec![1_u8; bytes]);
-    std::thread::sleep(std::time::Duration::from_millis(milliseconds));
-    // SAFETY: ends the process and nothing else.
-    unsafe { libc::_exit(0) }
 }
 
 /// Processes with as many mappings as there may be, which take long to look at; and one that waits until nobody looks.
@@ -355,13 +372,14 @@ fn slow_looks(bytes: usize) {
         if unsafe { libc::fork() } == 0 {
             shared.fill(1);
             loop {
-                std::thread::sleep(std::time::Duration::from_secs(60));
+                sleep(Duration::from_secs(60));
             }
         }
     }
-    std::thread::sleep(std::time::Duration::from_millis(2500));
+    sleep(Duration::from_millis(2500));
     println!("probe: grows");
-    hold(bytes, 5000);
+    let _held = std::hint::black_box(vec![1_u8; bytes]);
+    hold();
 }
 
 /// A lease on a file of one's own.

@@ -75,7 +75,8 @@ fn working_directory_umask_and_names_are_the_plans() {
     let lab = Lab::new();
     let mut plan = lab.plan("pwd; umask; uname -n; cat /proc/sys/kernel/domainname; touch file; stat -c %a file");
     plan.process.umask = 0o027;
-    assert_eq!(lab.run(&plan).log, "/build\n0027\nlocalhost\n(none)\n640\n");
+    plan.host_name.domain = "example".into();
+    assert_eq!(lab.run(&plan).log, "/build\n0027\nlocalhost\nexample\n640\n");
 }
 
 #[test]
@@ -169,6 +170,37 @@ fn resource_limits_are_set_and_never_raised() {
     );
     plan.limits.resources = vec![limit(Resource::OpenFiles, Some(u64::MAX), None)];
     assert!(lab.run(&plan).log.contains(&format!("\n{hard}\n{hard}\n")), "soft up to hard");
+}
+
+/// Attack: PROC-11. Layer: setrlimit(2), for each of the limits that a plan can name and for no other.
+#[test]
+fn each_limit_is_the_one_of_its_name() {
+    let limits = [
+        (Resource::Core, "Max core file size", 1),
+        (Resource::Stack, "Max stack size", 4 << 20),
+        (Resource::OpenFiles, "Max open files", 300),
+        (Resource::Processes, "Max processes", 77),
+        (Resource::FileSize, "Max file size", 1 << 30),
+        (Resource::Data, "Max data size", 1 << 33),
+        (Resource::LockedMemory, "Max locked memory", 8192),
+        (Resource::MessageQueues, "Max msgqueue size", 4096),
+        (Resource::RealTimePriority, "Max realtime priority", 0),
+        (Resource::NicePriority, "Max nice priority", 0),
+    ];
+    let lab = Lab::new();
+    let mut plan = lab.plan("cat /proc/1/limits");
+    let wanted = |(resource, _, value)| ResourceLimit { resource, soft: Some(value), hard: Some(value) };
+    plan.limits.resources = limits.map(wanted).to_vec();
+    let log = lab.run(&plan).log;
+    let own = std::fs::read_to_string("/proc/self/limits").unwrap();
+    for (line, own) in log.lines().zip(own.lines()).skip(1) {
+        let fields = |line: &str| line[26..].split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>();
+        let expected = match limits.iter().find(|(_, name, _)| line.starts_with(name)) {
+            Some((_, _, value)) => vec![value.to_string(); 2],
+            None => fields(own),
+        };
+        assert_eq!(fields(line), expected, "{line}");
+    }
 }
 
 #[test]

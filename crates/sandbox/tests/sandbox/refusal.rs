@@ -1,7 +1,7 @@
 //! What is not run at all, and what the user is told.
 
 use crate::lab::{Lab, chain};
-use fodder_model::sandbox::{Namespace, SeccompAction, SeccompRule};
+use fodder_model::sandbox::{Door, Namespace, SeccompAction, SeccompRule};
 use fodder_sandbox::{Helper, Sandbox, SandboxError};
 
 #[test]
@@ -14,6 +14,27 @@ fn a_plan_without_the_namespaces_that_hold_it_together_is_refused() {
         assert!(matches!(error, SandboxError::PlanRefused { .. }), "{error}");
         assert!(error.to_string().contains(&format!("{namespace:?}")), "{error}");
     }
+}
+
+/// A door of the caller's own network would take over addresses of the machine.
+#[test]
+fn a_door_in_the_network_of_the_host_is_refused() {
+    let lab = Lab::new();
+    let mut plan = lab.plan("touch /build/executed");
+    plan.door = Some(crate::door::door());
+    plan.namespaces.remove(&Namespace::Network);
+    let error = lab.refusal(&plan);
+    assert!(matches!(error, SandboxError::PlanRefused { .. }), "{error}");
+}
+
+#[test]
+fn a_door_that_the_kernel_does_not_make_is_refused() {
+    let lab = Lab::new();
+    let mut plan = lab.plan("touch /build/executed");
+    // Which lo has already.
+    plan.door = Some(Door { address6: Some(std::net::Ipv6Addr::LOCALHOST), ..crate::door::door() });
+    let error = chain(&lab.refusal(&plan));
+    assert!(error.contains("giving lo an address: File exists"), "{error}");
 }
 
 /// Attack: DRV-2. Layer: fail closed without a filter.

@@ -12,7 +12,7 @@ use std::{
 fn steps_make_what_they_say() {
     let lab = Lab::new();
     let mut plan = lab.plan(
-        "stat -c '%n %a %F %u:%g' /closed /sticky /file /closed/link /tmp; cat /file; cat /closed/link; stat -c %s /empty",
+        "stat -c '%n %a %F %u:%g' / /closed /sticky /file /closed/link /tmp; cat /file; cat /closed/link; stat -c %s /empty",
     );
     let file = |path: &str, mode, content: &str| RootStep::File { path: path.into(), mode, content: content.into() };
     insert(
@@ -26,7 +26,7 @@ fn steps_make_what_they_say() {
             RootStep::Mode { path: "/closed".into(), mode: 0o550 },
         ],
     );
-    let expected = "/closed 550 directory 1000:100\n/sticky 3775 directory 1000:100\n\
+    let expected = "/ 755 directory 1000:100\n/closed 550 directory 1000:100\n/sticky 3775 directory 1000:100\n\
                     /file 751 regular file 1000:100\n/closed/link 777 symbolic link 1000:100\n\
                     /tmp 1777 directory 1000:100\ncontent\ncontent\n0\n";
     assert_eq!(lab.run(&plan).log, expected);
@@ -39,6 +39,33 @@ fn files_larger_than_the_usual_root_fit() {
     let content = "x".repeat(9 << 20).into();
     insert(&mut plan, [RootStep::File { path: "/large".into(), mode: 0o444, content }]);
     assert_eq!(lab.run(&plan).log, format!("{}\n", 9 << 20));
+}
+
+/// Attack: RES-4. Layer: the size of the root's tmpfs, where a plan leaves it writable.
+#[test]
+fn a_root_that_is_writable_is_small() {
+    let lab = Lab::new();
+    let mut plan = lab.plan("dd if=/dev/zero of=/filled bs=1M count=40 2>&1; stat -c %s /filled");
+    assert_eq!(plan.root.pop(), Some(RootStep::ReadOnly { path: "/".into() }));
+    let log = lab.run(&plan).log;
+    assert!(log.contains("No space left on device"), "{log}");
+    let size: u64 = log.lines().last().unwrap().parse().unwrap();
+    assert!((1 << 20..8 << 20).contains(&size), "{log}");
+}
+
+/// Attack: FS-7. Layer: Landlock's places are opened without following links.
+#[test]
+fn a_place_that_became_a_link_is_granted_to_nobody() {
+    if fodder_sandbox::landlock_abi() < 2 {
+        return; // Nothing is granted where nothing is judged.
+    }
+    let lab = Lab::new();
+    let mut plan = lab.plan("echo executed > /build/executed");
+    let tmpfs = |path: &str| RootStep::Tmpfs { path: path.into(), mode: 0o755, size: "1m".into() };
+    let made = directory("/place", 0o755);
+    insert(&mut plan, [made, tmpfs("/place/below"), tmpfs("/place"), symlink("/place/below", "/etc")]);
+    let error = chain(&lab.refusal(&plan));
+    assert!(error.contains("granting /place/below with Landlock"), "{error}");
 }
 
 #[test]

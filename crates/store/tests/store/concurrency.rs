@@ -86,8 +86,9 @@ fn a_killed_addition_leaves_a_valid_store_and_nothing_else() {
         }
     }
     lab.store();
-    let mut killed_inside = 0;
-    for round in 0..40u64 {
+    let (mut killed_inside, mut round) = (0, 0u64);
+    while round < 40 || killed_inside <= 5 {
+        assert!(round < 400, "only {killed_inside} rounds tested anything");
         let mut process = as_process("concurrency::child_adds_for_ever", &lab.root(), tree.to_str().unwrap());
         let mut process = process.spawn().unwrap();
         // Start-up takes a few milliseconds, an addition some tens: so most rounds end in the middle of one.
@@ -102,9 +103,9 @@ fn a_killed_addition_leaves_a_valid_store_and_nothing_else() {
             drop(store);
             lab.verify();
         }
+        round += 1;
     }
     lab.verify();
-    assert!(killed_inside > 5, "only {killed_inside} rounds tested anything");
     // What was moved in but not registered is replaced by the next addition, and locks left behind are taken over.
     let store = lab.store();
     for number in 0..3 {

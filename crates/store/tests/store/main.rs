@@ -1,6 +1,8 @@
 //! The store against real files, real processes and the distribution's real Nix.
 #![allow(missing_docs, reason = "a test binary has no readers of its documentation")]
 
+#[path = "../../../../tests/aim.rs"]
+mod aim; // shared with the tests of the whole program
 mod collecting;
 mod concurrency;
 mod databases;

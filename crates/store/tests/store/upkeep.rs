@@ -1,6 +1,9 @@
 //! Verifying and optimising, beside real Nix.
 
-use crate::lab::{Lab, NOW, as_process, chmod, mode, names, process_arguments};
+use crate::{
+    aim::Aim,
+    lab::{Lab, NOW, as_process, chmod, mode, names, process_arguments},
+};
 use fodder_model::store_path::StorePath;
 use fodder_store::{Garbage, KeepRules, OptimiseEvent, Store, VerifyEvent};
 use std::{
@@ -190,19 +193,14 @@ fn a_damaged_shared_file_replaces_nothing() {
 #[test]
 fn killed_at_any_moment_optimising_and_collecting_leave_a_valid_store() {
     let lab = Lab::new();
-    let mut killed = 0;
-    for round in 0..8_u64 {
+    let mut work = ["optimise", "collect"].map(|what| (what, Aim::new(Duration::from_millis(20))));
+    while work.iter().any(|(_, aim)| aim.has_hit_fewer_than(4)) {
         alike(&lab);
-        for (number, what) in ["optimise", "collect"].into_iter().enumerate() {
-            let mut child = as_process("upkeep::work_for_somebody_who_kills", &lab.root(), what).spawn().unwrap();
-            std::thread::sleep(Duration::from_millis(4 + round * 3 + number as u64));
-            killed += u32::from(child.try_wait().unwrap().is_none());
-            child.kill().unwrap();
-            child.wait().unwrap();
+        for (what, aim) in &mut work {
+            aim.shoot(&mut as_process("upkeep::work_for_somebody_who_kills", &lab.root(), what).spawn().unwrap());
             lab.verify();
         }
     }
-    assert!(killed > 4, "only {killed} were still running");
     let everything = Garbage::Everything { keep: KeepRules::default(), max_freed_bytes: None };
     lab.store().collect_garbage(&everything, &mut |_| {}).unwrap();
     assert!(lab.objects().is_empty() && lab.scratch().is_empty(), "{:?} {:?}", lab.objects(), lab.scratch());
