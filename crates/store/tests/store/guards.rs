@@ -263,14 +263,14 @@ fn of_all_that_looks_like_a_lock_only_those_of_the_dead_are_removed() {
     somebody_died(&lab);
     assert_eq!(store.remove_leftovers().unwrap(), 2, "the file of roots and one lock");
     let mut left: Vec<String> =
-        ["object", "pipe", "directory", "link", "alive"].map(place).iter().map(name_of).collect();
+        ["object", "pipe", "directory", "link", "alive"].map(place).iter().map(|path| name_of(path)).collect();
     left.extend([valid.base_name().to_owned(), "other.lock".to_owned()]);
     left.sort();
     assert_eq!(lab.objects(), left);
     assert!(state(&lab).join("temproots/.nfs0001").exists(), "files of NFS are not ours");
 }
 
-fn name_of(path: &std::path::PathBuf) -> String {
+fn name_of(path: &Path) -> String {
     path.file_name().unwrap().to_str().unwrap().to_owned()
 }
 
