@@ -114,4 +114,15 @@ mod tests {
         static ENDLESS: [u8; 2 * ANSWER_LIMIT] = [b'x'; 2 * ANSWER_LIMIT];
         assert!(asked(&ENDLESS).unwrap_err().ends_with("answers without an end"));
     }
+
+    #[test]
+    fn nobody_asks_a_proxy_for_the_machine_that_it_is_asked_from() {
+        let (host, proxy) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        proxy.set_nonblocking(true).unwrap();
+        let address = format!("http://{}", proxy.local_addr().unwrap());
+        let proxies = Proxies::read(|name| (name == "https_proxy").then(|| address.clone()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let connected = runtime.block_on(connect(host.local_addr().unwrap(), "a.example", &proxies));
+        assert!(connected.is_ok() && proxy.accept().is_err());
+    }
 }
