@@ -2,6 +2,7 @@
 //! `docs/security.md` is made of these lines. A control run shows that the attack would work without the layer.
 
 mod derivations; // what a derivation asks for
+mod directories; // what it works in, and who may take it away meanwhile
 mod network; // ways out for descriptors
 mod outputs; // after the builder: writers, links, modes, names
 

@@ -195,6 +195,7 @@ fn what_is_neither_json_nor_a_drv_file_is_refused_with_what_was_expected() {
     refused("{\"name\": \"x\",\n \"a\" 1}", &["input:2:"]);
     refused("{\"foo\": 1}", &["at $: this is neither", "hint: a short form has at least"]);
     refused("{\"name\": \"x\"} trailing", &["input:1:"]);
+    refused("\u{feff}{\"name\": \"x\"}", &["byte order mark", "hint: save it as UTF-8 without one"]);
 }
 
 /// Attack: PARSE-15 (after a derivation). Layer: ATerm reader.

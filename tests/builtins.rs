@@ -209,6 +209,19 @@ fn passwords_reach_the_fetcher_and_no_other_builder() {
     let run = build(&lab, &builtin_fetch(b"hello\n", &url), &arguments, &[]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
+    // What stays of a failed build is closed to others.
+    let lab = Lab::new();
+    let run = build(&lab, &builtin_fetch(b"other\n", &url), &[&arguments[..], &["--keep-failed"]].concat(), &[]);
+    assert_eq!(run.code, 102, "{}", run.stderr);
+    let kept = run.stderr.split("keeping build directory \"").nth(1).and_then(|rest| rest.split('"').next());
+    let passwords = std::path::Path::new(kept.expect("a directory")).join("build").join(fodder_model::plan::NETRC_FILE);
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(passwords).expect("the file"));
+    assert_eq!(mode & 0o777, 0o600);
+    let large = lab.write("large", vec![b' '; (1 << 20) + 1]);
+    let run =
+        build(&lab, &builtin_fetch(b"x", &url), &["--ca-file", text(&ca_file), "--netrc-file", text(&large)], &[]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(run.stderr.contains("it is larger than 1048576 bytes"), "{}", run.stderr);
     let form = fetch(b"no netrc\n", &["test ! -e /build/netrc && echo no netrc > $out"], &url);
     let run = build(&Lab::new(), &form, &arguments, &[]);
     assert_eq!(run.code, 0, "{}", run.stderr);

@@ -3,7 +3,7 @@
 use crate::{lab::Lab, recipe::Recipe};
 use fodder_model::{
     derivation::{
-        Derivation, json,
+        Derivation, Output, json,
         paths::{self, DerivationSet},
     },
     store_path::StorePath,
@@ -160,6 +160,53 @@ fn a_dependency_that_was_changed_after_it_was_printed_is_not_built_under_its_old
     assert_eq!(code, 100, "{result:#}");
     let words = result["dependencies"][0]["errorMsg"].as_str().expect("words");
     assert!(words.contains("it was changed since"), "{words}");
+}
+
+/// Whoever writes a file can name each derivation rightly, and an output as he likes.
+///
+/// Attack: DRV-7 (an output of a dependency that is somebody else's path). Layer: paths are computed anew, of dependencies too.
+#[test]
+fn a_dependency_cannot_take_the_path_of_another_output() {
+    let lab = Lab::new();
+    let victim = Recipe::new("victim", "echo good > $out").out();
+    let mut chain = Chain::default();
+    let mut parts = Recipe::new("evil", "echo evil > $out").parts;
+    parts.outputs = [("out".to_owned(), Output::InputAddressed { path: victim.clone() })].into();
+    parts.environment.insert("out".into(), victim.to_string().into());
+    let evil = Derivation::new(parts).expect("a derivation");
+    let path = paths::derivation_path(&evil).expect("a path");
+    chain.set.insert(path.clone(), evil);
+    chain.add(Recipe::new("root", "cat $a > $out"), &[("a", &path)]);
+    let (code, result) = chain.build(&lab, &[]);
+    assert_eq!(code, 100, "{result:#}");
+    let words = result["dependencies"][0]["errorMsg"].as_str().expect("words");
+    assert!(words.contains(&format!("derivation has incorrect output '{victim}'")), "{words}");
+    assert!(!lab.real(&victim).exists());
+}
+
+/// A flag is about the derivation that is named; a replay calls nobody, not for what it is built from either.
+///
+/// Attack: NET-8 (a download beside a replay). Layer: dependencies of a replay have no network.
+#[test]
+fn a_network_is_for_what_may_have_one_and_a_replay_has_none() {
+    let fixed = |name: &str| Recipe::new(name, "printf hi > $out").fixed_to("hi");
+    let mut chain = Chain::default();
+    let (plain, _) = chain.add(Recipe::new("plain", "echo > $out"), &[]);
+    let (first, _) = chain.add(fixed("first"), &[]);
+    chain.add(fixed("root"), &[("a", &first), ("b", &plain)]);
+    let (recording, modes) = (Lab::new(), |result: &Value| {
+        let mode = |outcome: &Value| (outcome["drvPath"].clone(), outcome["network"]["mode"].clone());
+        let mut modes: Vec<_> = result["dependencies"].as_array().expect("an array").iter().map(mode).collect();
+        modes.sort_by_key(|(path, _)| path.as_str().is_some_and(|path| path.ends_with("-plain.drv")));
+        modes.into_iter().map(|(_, mode)| mode).collect::<Vec<_>>()
+    });
+    let file = recording.path().join("recording").display().to_string();
+    for (flags, expected) in
+        [(["--network", "gateway"], "gateway"), (["--record", &file], "gateway"), (["--replay", &file], "none")]
+    {
+        let (code, result) = chain.build(&Lab::new(), &flags);
+        assert_eq!((code, modes(&result)), (0, vec![json!(expected), json!("none")]), "{flags:?}: {result:#}");
+    }
 }
 
 #[test]

@@ -349,7 +349,12 @@ fn a_server_that_is_not_trusted_is_not_vouched_for() {
     studio.must_record(&careless);
     studio.pull_the_plug();
     studio.must_replay(&careless);
+    // Nobody is called, not even to learn who is missing.
+    let port = url.split(':').nth(2).and_then(|rest| rest.split('/').next()).expect("a port");
+    let nobody = std::net::TcpListener::bind(format!("127.0.0.1:{port}")).expect("the server is gone");
+    nobody.set_nonblocking(true).expect("a mode");
     let run = studio.replay(&strict);
+    assert!(nobody.accept().is_err(), "somebody called");
     assert!(run.code == 100 && run.stderr.contains("certificate"), "{}", run.stderr);
 }
 

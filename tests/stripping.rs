@@ -1,7 +1,11 @@
 //! A compiled extension that refers to the store through its library path, as in the first of the documents that the project
 //! began with: refused with the places, and taken once the references are stripped.
 
-use crate::lab::{Lab, need};
+use crate::{
+    lab::{Lab, need},
+    recipe::{NO_HASH, Recipe},
+};
+use fodder_model::content_address::ContentMethod;
 use serde_json::{Value, json};
 
 /// Strips whatever mentions the store: the document's own lines.
@@ -68,4 +72,16 @@ fn an_extension_whose_references_are_stripped_is_taken() {
     // The name of the library's store path is left, with no hash in front: the same on every machine that compiles alike.
     let (_, again) = build(&Lab::new(), STRIP);
     assert_eq!(again["hash"]["got"], got.as_str());
+}
+
+/// Attack: RES-5 (mentions without end). Layer: a thousand places are listed.
+#[test]
+fn of_very_many_places_a_thousand_are_listed_and_the_others_counted() {
+    let lab = Lab::new();
+    let tool = lab.text("tool", "x");
+    let script = format!("i=0; while [ $i -lt 1100 ]; do echo {tool}; i=$((i+1)); done > $out");
+    let recipe = Recipe::new("mentions", &script).source(&tool).fixed(ContentMethod::Flat, NO_HASH);
+    let (code, result) = lab.make_json(&recipe, &[]);
+    let count = result["references"].as_array().map(Vec::len);
+    assert_eq!((code, count, &result["referencesOmitted"]), (112, Some(1000), &json!(100)));
 }

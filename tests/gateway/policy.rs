@@ -160,6 +160,7 @@ fn a_profile_can_say_who_may_be_called() {
     let own = profile("allow = [\"192.0.2.2\"]");
     assert_eq!(codes(json!({}), Some(&own), &[]), ["a.example", "b.example", "192.0.2.2"]);
     assert_eq!(codes(json!({}), Some(&profile("allow = [\"a.example\"]")), &[]), ["a.example"]);
+    assert_eq!(codes(json!({}), Some(&profile("deny = [\"a.example\"]")), &[]), ["b.example"]);
     assert_eq!(codes(json!({}), Some(&profile("mode = \"none\"")), &[]), [""; 0]);
     assert_eq!(
         codes(json!({}), Some(&profile("mode = \"none\"")), &["--network", "gateway"]),

@@ -38,7 +38,7 @@ fn an_output_is_flushed_before_it_is_registered() {
             .expect("query")
             .expect("valid")
             .nar_hash;
-        let moved = find(&lines, &["renameat2(", out.base_name()]);
+        let moved = find(&lines, &["renameat2(", out.base_name(), "RENAME_NOREPLACE"]);
         let object = find(&lines, &["fsync(", &format!("/nix/store/{}>", out.base_name())]);
         let after = &lines[moved..];
         let directory = moved + find(after, &["fsync(", "/nix/store>)"]);

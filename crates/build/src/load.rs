@@ -182,19 +182,24 @@ pub fn load(
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, LoadError> {
-    use std::io::Read as _;
     let at = |source| LoadError::Read { path: file.to_owned(), source };
-    let mut text = Vec::new();
     let input: Box<dyn std::io::Read> = if file == Path::new("-") {
         Box::new(std::io::stdin())
     } else {
         Box::new(std::fs::File::open(file).map_err(at)?)
     };
-    input.take(INPUT_SIZE_LIMIT + 1).read_to_end(&mut text).map_err(at)?;
-    if text.len() as u64 > INPUT_SIZE_LIMIT {
-        return Err(at(std::io::Error::other(format!("it is larger than {INPUT_SIZE_LIMIT} bytes"))));
+    all_of(input, INPUT_SIZE_LIMIT).map_err(at)
+}
+
+/// All bytes, unless there are more than so many.
+fn all_of(input: impl std::io::Read, limit: u64) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    input.take(limit + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > limit {
+        true => Err(std::io::Error::other(format!("it is larger than {limit} bytes"))),
+        false => Ok(bytes),
     }
-    Ok(text)
 }
 
 /// An error at the beginning of a file.
@@ -312,4 +317,17 @@ fn desugar(
     }
     let setup = short_form::setup_script_path();
     short_form::desugar(form, &paths, &setup, system).map_err(&at).map(|derivation| (derivation, to_add))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attack: DRV-6 (a file without an end). Layer: limit on the size of a file.
+    #[test]
+    fn a_file_without_an_end_is_not_read_to_its_end() {
+        assert_eq!(all_of(&b"abc"[..], 3).unwrap(), b"abc");
+        assert_eq!(all_of(&b"abc"[..], 2).unwrap_err().to_string(), "it is larger than 2 bytes");
+        assert!(all_of(std::io::repeat(0), 1 << 20).is_err());
+    }
 }

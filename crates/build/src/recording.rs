@@ -175,3 +175,43 @@ pub(crate) fn notes(report: &RecordingReport, tap: &Tap, derivation: &str) -> Ve
     notes.extend(not_recorded.iter().map(|what| format!("not recorded: {what}")));
     notes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fodder_model::{
+        hash::{Hash, HashAlgorithm},
+        reference_graph::InputShape,
+        sandbox::BindKind,
+    };
+
+    /// An input is whatever somebody has built; the bundle that is read for it must be its own.
+    ///
+    /// Attack: FS-7 (a link out of an input). Layer: only what is in the input is read.
+    #[test]
+    fn the_bundle_of_an_input_is_in_that_input() {
+        let directory = tempfile::tempdir().unwrap();
+        let bundle = |name: &str| {
+            let root = directory.path().join(name);
+            std::fs::create_dir_all(root.join("etc/ssl/certs")).unwrap();
+            let input = Input {
+                references: Default::default(),
+                nar_hash: Hash::zero(HashAlgorithm::Sha256),
+                nar_size: 0,
+                content_address: None,
+                real_path: ByteString::from(root.as_path()),
+                shape: InputShape::Mountable(BindKind::Directory),
+            };
+            (root.join(BUNDLE_IN_INPUT), move || bundle_in(&input))
+        };
+        let (own, found) = bundle("own");
+        std::fs::write(own.with_file_name("real"), "own").unwrap();
+        std::os::unix::fs::symlink("real", &own).unwrap();
+        assert_eq!(found().as_deref(), Some(&b"own"[..]));
+        let secret = directory.path().join("secret");
+        std::fs::write(&secret, "secret").unwrap();
+        let (hostile, found) = bundle("hostile");
+        std::os::unix::fs::symlink(&secret, hostile).unwrap();
+        assert_eq!(found(), None);
+    }
+}

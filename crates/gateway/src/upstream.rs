@@ -75,3 +75,54 @@ async fn through(proxy: &Proxy, host: &str, port: u16) -> Result<TcpStream, Fail
         Some(_) | None => Err(Failure { verdict: Verdict::Refused, reason: format!("{shown} says: {line}") }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+    };
+
+    /// What comes of asking a proxy that answers so.
+    fn asked(answer: &'static [u8]) -> Result<(), String> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answering = std::thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let mut request = [0; 1000];
+            let length = stream.read(&mut request).unwrap();
+            // It may hang up before it has all.
+            let _ = stream.write_all(answer);
+            String::from_utf8(request[..length].to_vec()).unwrap()
+        });
+        let proxy = Proxy { host: "127.0.0.1".to_owned(), port, credentials: None };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let result = runtime.block_on(through(&proxy, "public.example", 443));
+        let request = answering.join().unwrap();
+        assert!(request.starts_with("CONNECT public.example:443 HTTP/1.1\r\n"), "{request}");
+        result.map(drop).map_err(|failure| failure.reason)
+    }
+
+    /// Attack: RES-5 (a proxy that answers without an end). Layer: limit on the answer of a proxy.
+    #[test]
+    fn a_proxy_is_heard_only_so_long_and_believed_only_when_it_agrees() {
+        assert_eq!(asked(b"HTTP/1.1 200 OK\r\nVia: x\r\n\r\n"), Ok(()));
+        for refusal in [&b"HTTP/1.1 403 No\r\n\r\n"[..], b"HTTP/1.1 503 Later\r\n\r\n", b"nonsense\r\n\r\n"] {
+            assert!(asked(refusal).unwrap_err().contains("says: "));
+        }
+        static ENDLESS: [u8; 2 * ANSWER_LIMIT] = [b'x'; 2 * ANSWER_LIMIT];
+        assert!(asked(&ENDLESS).unwrap_err().ends_with("answers without an end"));
+    }
+
+    #[test]
+    fn nobody_asks_a_proxy_for_the_machine_that_it_is_asked_from() {
+        let (host, proxy) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        proxy.set_nonblocking(true).unwrap();
+        let address = format!("http://{}", proxy.local_addr().unwrap());
+        let proxies = Proxies::read(|name| (name == "https_proxy").then(|| address.clone()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let connected = runtime.block_on(connect(host.local_addr().unwrap(), "a.example", &proxies));
+        assert!(connected.is_ok() && proxy.accept().is_err());
+    }
+}

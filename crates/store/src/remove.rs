@@ -148,3 +148,33 @@ pub(crate) fn make_accessible(parent: &Directory, name: &OsStr) -> Result<(), St
     let entry = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
     rustix::fs::chmod(entry, mode | Mode::RWXU).at("make accessible", parent.child(name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+    /// A file that takes a directory's place may have other names: its mode is not ours to change.
+    ///
+    /// Attack: OUT-1, the clean-up of Nix 1.4. Layer: only directories are made accessible, and no link is followed.
+    #[test]
+    fn only_directories_are_made_accessible() {
+        let directory = tempfile::tempdir().unwrap();
+        let mode = |path: &Path, mode: u32| fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        let (file, inner, link) =
+            (directory.path().join("file"), directory.path().join("inner"), directory.path().join("link"));
+        fs::write(&file, "").unwrap();
+        mode(&file, 0o444);
+        fs::create_dir(&inner).unwrap();
+        mode(&inner, 0o500);
+        std::os::unix::fs::symlink(&inner, &link).unwrap();
+        let parent = Directory::open_path(directory.path()).unwrap();
+        for name in ["file", "link", "nothing"] {
+            make_accessible(&parent, OsStr::new(name)).unwrap();
+        }
+        let modes = || [&file, &inner].map(|path| fs::metadata(path).unwrap().permissions().mode() & 0o777);
+        assert_eq!(modes(), [0o444, 0o500]);
+        make_accessible(&parent, OsStr::new("inner")).unwrap();
+        assert_eq!(modes(), [0o444, 0o700]);
+    }
+}

@@ -20,6 +20,7 @@ use fodder_model::{
     rewrite::{HashModulo, SelfReferences},
     store_path::StorePath,
 };
+use rustix::io::Errno;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
@@ -210,8 +211,13 @@ fn over_limit(info: &PathInfo, error: StoreError) -> StoreError {
 /// Opens a file that we unpacked ourselves; anything else that may be there is refused.
 fn open_file(path: &Path) -> Result<File, StoreError> {
     let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits();
-    let file = File::options().read(true).custom_flags(flags as i32).open(path);
-    let file = file.at("open the file", path)?;
+    let file = match File::options().read(true).custom_flags(flags as i32).open(path) {
+        // A link: what is wrong is the archive and not the store.
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+            return Err(StoreError::NotAFile { path: path.to_owned() });
+        }
+        file => file.at("open the file", path)?,
+    };
     match file.metadata().at("examine", path)?.is_file() {
         true => Ok(file),
         false => Err(StoreError::NotAFile { path: path.to_owned() }),

@@ -271,6 +271,10 @@ mod tests {
         let of = |name: &str| find(&Tool::Command(name.to_owned()), &"/usr/bin:/bin".into(), Path::new("/root"));
         assert!(matches!(of("env"), ToolFacts::Shown { .. }));
         assert_eq!(of("no-such-command-anywhere"), ToolFacts::Absent);
+        // What lies beside the file that is built is nobody's tool.
+        assert_eq!(on_search_path("run", &"../../.ci:.".into()), None);
+        let absolute = std::path::absolute("../../.ci").unwrap();
+        assert!(on_search_path("run", &ByteString::from(absolute.as_path())).is_some(), "control");
         assert_eq!(find(&Tool::Path("/etc/passwd".into()), &"".into(), Path::new("/root")), ToolFacts::Absent);
     }
 

@@ -28,7 +28,7 @@ pub(super) fn close(
             .map_err(|error| system("change the owner of", path, error))?;
     }
     remove_attributes(file, path)?;
-    if status.st_mode & 0o7777 != mode || builder.is_some() {
+    if status.st_mode & 0o7777 != mode {
         rustix::fs::fchmod(file, Mode::from_raw_mode(mode))
             .map_err(|error| system("change the mode of", path, error))?;
     }

@@ -168,3 +168,74 @@ pub(super) fn check(directory: &Path, body: &Body) -> Result<(), RecordError> {
     }
     if counter.body() == *body { Ok(()) } else { Err(damaged()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn body(text: &str) -> Body {
+        let mut counter = Counter::default();
+        counter.add(text.as_bytes());
+        counter.body()
+    }
+
+    /// Recordings come from other people.
+    ///
+    /// Attack: PARSE-17 (bodies that are something else). Layer: a body is a file with these very bytes, and no link.
+    #[test]
+    fn a_body_is_what_its_name_says_or_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |body: &Body| directory.path().join(&body.sha256);
+        let good = body("good");
+        std::fs::write(path(&good), "good").unwrap();
+        check(directory.path(), &good).unwrap();
+        let damaged = |body: &Body| {
+            let error = check(directory.path(), body).unwrap_err();
+            assert!(matches!(error, RecordError::Damaged { .. }), "{error}");
+        };
+        damaged(&body("nowhere"));
+        // Of the right size only, of the right beginning only, and the right bytes by way of a link.
+        let (other, longer, linked) = (body("0000"), body("good"), body("good and more"));
+        std::fs::write(path(&other), "good").unwrap();
+        damaged(&other);
+        damaged(&Body { size: 3, ..longer });
+        let target = directory.path().join("target");
+        std::fs::write(&target, "good and more").unwrap();
+        symlink(&target, path(&linked)).unwrap();
+        damaged(&linked);
+        // A pipe would keep us waiting; a directory can be opened, too.
+        let (pipe, folder) = (Body { size: 0, ..body("pipe") }, body("folder"));
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, path(&pipe), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        std::fs::create_dir(path(&folder)).unwrap();
+        for body in [pipe, folder] {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let directory = directory.path().to_owned();
+            std::thread::spawn(move || sender.send(check(&directory, &body).is_err()));
+            assert_eq!(receiver.recv_timeout(std::time::Duration::from_secs(60)), Ok(true));
+        }
+    }
+
+    #[test]
+    fn only_one_records_into_a_directory_and_files_of_others_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bodies");
+        let bodies = Bodies::create(path.clone()).unwrap();
+        assert!(matches!(Bodies::create(path.clone()), Err(RecordError::Busy { .. })));
+        let (old, kept) = (body("old"), body("kept"));
+        for name in [&old.sha256, &kept.sha256, "notes.txt", &format!("{PARTIAL}x")] {
+            std::fs::write(path.join(name), "").unwrap();
+        }
+        bodies.keep_only(&[&kept].into());
+        let mut left: Vec<_> = std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        let mut expected = [kept.sha256.into(), std::ffi::OsString::from("notes.txt")];
+        expected.sort();
+        assert_eq!(left, expected);
+        drop(bodies);
+        std::fs::write(path.join(format!("{PARTIAL}x")), "").unwrap();
+        drop(Bodies::create(path.clone()).unwrap());
+        assert!(!path.join(format!("{PARTIAL}x")).exists() && path.join("notes.txt").exists());
+    }
+}

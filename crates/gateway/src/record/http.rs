@@ -203,3 +203,35 @@ pub(super) fn words(status: StatusCode, text: String) -> Result<hyper::Response<
     let body = Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
     hyper::Response::builder().status(status).header(header::CONTENT_TYPE, "text/plain").body(body).map_err(failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(method: &str, headers: &[(&str, &str)]) -> request::Parts {
+        let mut request = hyper::Request::builder().method(method).uri("http://a.example/");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn what_cannot_be_recorded_is_refused() {
+        assert!(unsupported(&parts("CONNECT", &[])).is_some());
+        assert!(unsupported(&parts("GET", &[("upgrade", "websocket")])).is_some());
+        assert!(unsupported(&parts("GET", &[("upgrade", "h2c")])).is_none());
+        assert!(unsupported(&parts("POST", &[])).is_none());
+    }
+
+    /// Attack: NET-8 (what one connection says to the next). Layer: headers of one connection stay there.
+    #[test]
+    fn headers_of_one_connection_do_not_go_on() {
+        let headers =
+            [("connection", "close, X-Mine"), ("x-mine", "1"), ("transfer-encoding", "chunked"), ("etag", "e")];
+        let mut parts = parts("GET", &headers);
+        remove_hop_by_hop(&mut parts.headers);
+        let left: Vec<&str> = parts.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["etag"]);
+    }
+}

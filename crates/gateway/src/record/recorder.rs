@@ -175,3 +175,38 @@ impl Recorder {
         self.state().error.get_or_insert(error);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fodder_model::recording::{Body, Request};
+
+    fn exchange() -> Exchange {
+        let body = Body { sha256: String::new(), size: 0 };
+        let text = String::new;
+        let request = Request { method: text(), url: text(), protocol: text(), headers: Vec::new(), body };
+        Exchange { request, response: None }
+    }
+
+    /// Attack: RES-5 (requests without end). Layer: limits of a recording, beyond which there is none.
+    #[test]
+    fn what_a_build_can_make_a_recording_remember_is_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("recording");
+        let numbers = || 0..EXCHANGE_LIMIT + 1;
+        let requests = Recorder::create(&file, b"").unwrap();
+        numbers().for_each(|number| requests.add(number as u64, exchange()));
+        assert_eq!(requests.state().exchanges.len(), EXCHANGE_LIMIT);
+        assert!(matches!(requests.finish("x", &[]), Err(RecordError::Write { .. })));
+        drop(requests);
+        let hosts = Recorder::create(&file, b"").unwrap();
+        numbers().for_each(|number| hosts.host(&number.to_string(), 80, HostKind::Http, false));
+        assert_eq!(hosts.state().hosts.len(), EXCHANGE_LIMIT);
+        assert!(matches!(hosts.finish("x", &[]), Err(RecordError::Write { .. })));
+        drop(hosts);
+        // What cannot be recorded is no reason to have no recording.
+        let others = Recorder::create(&file, b"").unwrap();
+        numbers().for_each(|number| others.cannot_record(number.to_string()));
+        assert_eq!(others.finish("x", &[]).unwrap().not_recorded.len(), EXCHANGE_LIMIT);
+    }
+}

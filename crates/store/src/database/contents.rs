@@ -91,3 +91,37 @@ fn known_triggers() -> impl Iterator<Item = String> {
 fn normal(sql: &str) -> String {
     sql.split_ascii_whitespace().collect::<Vec<_>>().join(" ").to_ascii_lowercase()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attack: PARSE-16 (SQL that runs while we read). Layer: what only a hostile database needs is off.
+    #[test]
+    fn a_connection_trusts_nothing_that_a_database_brings() {
+        let connection = Connection::open_in_memory().unwrap();
+        distrust(&connection).unwrap();
+        for (setting, expected) in [
+            (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+            (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+            (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+        ] {
+            assert_eq!(connection.db_config(setting).unwrap(), expected, "{setting:?}");
+        }
+        assert_eq!(connection.limit(Limit::SQLITE_LIMIT_LENGTH).unwrap(), VALUE_LIMIT);
+        assert!(connection.execute_batch("attach ':memory:' as other").is_err());
+        let checks = connection.query_row("pragma cell_size_check", [], |row| row.get::<_, bool>(0));
+        assert!(checks.unwrap());
+    }
+
+    #[test]
+    fn more_tables_than_nix_has_are_refused() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(super::super::TABLES).unwrap();
+        let tables: String = (0..OBJECT_LIMIT).map(|number| format!("create table T{number} (x);")).collect();
+        assert_eq!(check(&connection, false).unwrap(), None);
+        connection.execute_batch(&tables).unwrap();
+        let problem = check(&connection, false).unwrap().expect("a problem");
+        assert!(problem.contains("more than 200 tables"), "{problem}");
+    }
+}

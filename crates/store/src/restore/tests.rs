@@ -91,9 +91,11 @@ fn what_is_there_already_is_neither_replaced_nor_followed() {
         fs::write(&victim, "old").unwrap();
         std::os::unix::fs::symlink(&victim, directory.path().join("object")).unwrap();
         let parent = Directory::open_path(directory.path()).unwrap();
-        let error = restore_in(&archive[..], &parent, OsStr::new("object"), u64::MAX).unwrap_err();
-        assert!(matches!(error, StoreError::Io { .. }), "{error}");
-        assert_eq!(fs::read(&victim).unwrap(), b"old");
+        for name in ["object", "victim"] {
+            let error = restore_in(&archive[..], &parent, OsStr::new(name), u64::MAX).unwrap_err();
+            assert!(matches!(error, StoreError::Io { .. }), "{error}");
+            assert_eq!(fs::read(&victim).unwrap(), b"old");
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod collecting;
 mod concurrency;
 mod databases;
 mod evil_archives;
+mod guards;
 mod importing;
 mod lab;
 mod opening;

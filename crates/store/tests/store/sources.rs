@@ -127,6 +127,10 @@ fn the_last_component_is_not_followed() {
     assert_eq!(fs::read_link(lab.store().real_path(&info.path)).unwrap(), canary);
     let directory = lab.path().join("directory");
     fs::create_dir(&directory).unwrap();
+    // Behind a slash the kernel follows it.
+    let to_directory = lab.path().join("to-directory");
+    symlink(&directory, &to_directory).unwrap();
+    assert_eq!(source_path("d", &to_directory.join("")).unwrap(), source_path("d", &to_directory).unwrap());
     let plain = source_path("d", &directory).unwrap().0;
     assert_eq!(source_path("d", &directory.join("")).unwrap().0, plain);
 }
