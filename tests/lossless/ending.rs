@@ -78,10 +78,11 @@ fn who_waits_for_a_lock_can_be_interrupted_and_goes_on_when_its_holder_is_killed
     let lab = Lab::new();
     // The first one does not end by itself, however long the others take to come.
     let recipe = Recipe::new("waited-for", "echo began; [ -e /short ] || sleep 1000; echo > $out");
-    let mut holder = start(&lab, &recipe, &[]);
+    let file = recipe.write(&lab);
+    let mut holder = start_with(&lab, &file, &[]);
     let _said = until_it_says(&mut holder, "> began");
     let short = format!("/short={}", lab.write("short", "").display());
-    let mut waiters: Vec<Child> = (0..3).map(|_| start(&lab, &recipe, &["--allow-path", &short])).collect();
+    let mut waiters: Vec<Child> = (0..3).map(|_| start_with(&lab, &file, &["--allow-path", &short])).collect();
     let mut said: Vec<_> = waiters.iter_mut().map(|child| until_it_says(child, "waiting for the lock on")).collect();
     signal(waiters[0].id(), Signal::INT);
     assert_eq!(waiters.remove(0).wait().expect("wait").code(), Some(1));

@@ -91,7 +91,6 @@ pub(crate) fn lock_outputs<'store>(
             }
         }
     }
-    store.add_temporary_roots(&paths)?;
     Ok(store.lock_paths(&paths, |path: &StorePath| observe(Event::WaitingFor(path.clone())))?)
 }
 
