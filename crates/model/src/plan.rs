@@ -256,3 +256,6 @@ fn refuse_what_cannot_run(request: &Request<'_>) -> Result<(), PlanError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
