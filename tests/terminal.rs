@@ -32,6 +32,7 @@ fn what_a_builder_writes_reaches_neither_terminal_nor_result_as_it_is() {
     is_inert(&run.stderr);
     assert!(run.stderr.contains("hostile> \\u{1b}[2J\\u{1b}]0;title\\u{7}"), "{}", run.stderr);
     assert!(run.stderr.contains("       > \\u{1b}[2J"), "the end of the log as well: {}", run.stderr);
+    assert!(run.stderr.contains("hidden") && !run.stderr.contains("[8m"), "colours are no words: {}", run.stderr);
     let file = recipe.write(&lab);
     let run = lab.build(&["--json", file.to_str().expect("UTF-8")]);
     is_inert(&run.stdout);
@@ -117,6 +118,30 @@ fn words_of_a_derivation_cannot_forge_lines_of_ours() {
             run.stderr
         );
     }
+}
+
+/// Attack: LOG-2. Layer: a name with lines in it is spelled in one.
+#[test]
+fn names_with_lines_in_them_are_one_line() {
+    const FORGED: &str = "x\nerror: forged";
+    let lab = Lab::new();
+    let is_one_line = |run: &Run, place: &str| {
+        let lines = || run.stdout.lines().chain(run.stderr.lines());
+        assert!(lines().any(|line| line.contains(place) && line.contains("x\\nerror: forged")), "{place}: {run:?}");
+        assert!(!lines().any(|line| line.starts_with("error: forged")), "{run:?}");
+    };
+    // A file in which a builder left the name of a store path.
+    lab.write(&format!("tree/{FORGED}"), format!("/nix/store/{}-gcc", "1".repeat(32)));
+    is_one_line(&lab.fodder(&["refs", "tree"]), "-gcc");
+    // A tool that a short form asks for.
+    let form = json!({"name": "tool", "nativeBuildInputs": [format!("/{FORGED}")], "dontUnpack": true, "installPhase": "echo > $out"});
+    lab.write("tool.json", form.to_string());
+    is_one_line(&lab.build(&["tool.json"]), "note: '/");
+    // The place of the store, where somebody else chose it.
+    let file = Recipe::new("kept", "exit 1").write(&lab);
+    let store = lab.path().join(FORGED);
+    let [store, file] = [&store, &file].map(|path| path.to_str().expect("UTF-8"));
+    is_one_line(&lab.fodder(&["build", "-K", "--no-link", "--store", store, file]), "note: keeping build directory");
 }
 
 /// Runs a command under a terminal of so many columns.

@@ -69,14 +69,17 @@ pub(crate) fn open_to_look(root: &Path, input: &InputArguments) -> Result<Option
 fn machines_own_store() -> Option<Store> {
     use std::os::unix::fs::MetadataExt;
     let ours = rustix::process::geteuid().as_raw();
-    let is_trusted = |path: &str| {
-        std::fs::symlink_metadata(path)
-            .is_ok_and(|status| [0, ours].contains(&status.uid()) && status.mode() & 0o002 == 0)
-    };
+    let is_trusted =
+        |path: &str| std::fs::symlink_metadata(path).is_ok_and(|status| is_trusted(status.uid(), status.mode(), ours));
     if !["/nix", "/nix/store", "/nix/var/nix/db"].into_iter().all(is_trusted) {
         return None;
     }
     Store::open_existing_read_only(Path::new("/")).ok()
+}
+
+/// Whether a directory is only in the hands of root or of ours.
+fn is_trusted(owner: u32, mode: u32, ours: u32) -> bool {
+    [0, ours].contains(&owner) && mode & 0o002 == 0
 }
 
 /// Reads the input; derivations that it does not hold are looked for in the store.
@@ -276,15 +279,18 @@ fn tell_references(outcome: &BuildOutcome) {
     for hit in &outcome.references {
         if !is_only && output != hit.output.as_deref() {
             output = hit.output.as_deref();
-            print_note(&format!("       in output '{}':", harmless(output.unwrap_or_default().as_bytes())));
+            print_note(&format!("       in output '{}':", output.unwrap_or_default()));
         }
         print_note(&format!("       {}", crate::inspect_verbs::hit_line(hit)));
-        print_note(&format!("           {}", harmless(hit.context.trim())));
+        print_note(&format!("           {}", hit.context.trim()));
     }
     if outcome.references_omitted > 0 {
         let advice = "`fodder refs --to STORE-PATH DIR` lists every place";
         let whereabouts = match &outcome.kept {
-            Some(kept) => format!("{advice} in the output, which is in '{}'", kept.join("store").display()),
+            Some(kept) => {
+                let directory = kept.join("store");
+                format!("{advice} in the output, which is in '{}'", harmless(directory.as_os_str().as_encoded_bytes()))
+            }
             None => format!("-K keeps the output, in which {advice}"),
         };
         print_note(&format!("       … and {} more; {whereabouts}", outcome.references_omitted));
@@ -315,6 +321,23 @@ fn link(outcome: &BuildOutcome, store: &Store, link: &Path) {
             .and_then(|path| store.make_out_link(&path, &output.path).map_err(|error| fodder_build::chain(&error)))
         {
             print_note(&format!("warning: no link was made: {}", harmless(error)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_store_in_the_hands_of_others_is_not_the_machines() {
+        for (owner, mode, expected) in [
+            (0, 0o40755, true),
+            (1000, 0o40755, true),
+            (0, 0o41775, true),
+            (1001, 0o40755, false),
+            (0, 0o41777, false),
+            (1000, 0o40757, false),
+        ] {
+            assert_eq!(super::is_trusted(owner, mode, 1000), expected, "{owner} {mode:o}");
         }
     }
 }

@@ -157,3 +157,34 @@ impl From<fodder_store::StoreError> for Failure {
         BuildError::from(error).into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attack: LOG-2. Layer: the words of a failure are harmless before they are printed as they are.
+    #[test]
+    fn words_of_others_in_a_failure_are_harmless() {
+        let failure = Failure::new("error: a\u{1b}[2J\nb", 1).with_hint("c\u{1b}[31m\u{202e}\nd");
+        assert_eq!(failure.text, "error: a\\u{1b}[2J\nb");
+        assert_eq!(failure.hint.as_deref(), Some("c\\u{202e}\nd"));
+    }
+
+    /// Attack: LOG-2. Layer: the name of a file, and the line of it that is shown.
+    #[test]
+    fn an_input_is_shown_only_where_that_does_no_harm() {
+        let text_of = |name: &str, line: &str| {
+            let error = InputError { span: 0..1, path: String::new(), message: "wrong".to_owned(), hint: None };
+            input(Path::new(name), line.as_bytes(), &error).text
+        };
+        assert!(text_of("file", "{\tplain}").contains("plain}"));
+        let named = text_of("a\u{1b}[2J\nerror: forged", "{plain}");
+        assert!(named.contains("plain}") && named.contains("a\\u{1b}[2J\\nerror: forged"), "{named:?}");
+        for hostile in ["{\u{1b}[2J", "{\u{202e}", "{\u{7f}", "{\r"] {
+            assert_eq!(text_of("file", hostile), "error: wrong\n --> file:1:1", "{hostile:?}");
+        }
+        // No line is longer than it helps.
+        assert!(text_of("file", &"x".repeat(SHOWN_LINE_LIMIT)).contains("xxx"));
+        assert_eq!(text_of("file", &"x".repeat(SHOWN_LINE_LIMIT + 1)), "error: wrong\n --> file:1:1");
+    }
+}

@@ -110,8 +110,7 @@ impl Progress {
                 self.clear();
             }
             FetchEvent::Warning(text) => {
-                let lines: Vec<String> = text.lines().map(|line| harmless(line.as_bytes())).collect();
-                self.say(&format!("warning: {}", lines.join("\n         ")));
+                self.say(&format!("warning: {}", text.lines().collect::<Vec<_>>().join("\n         ")));
             }
         }
     }
@@ -141,19 +140,10 @@ impl Progress {
         if !self.is_live || (!now && self.drawn.is_some_and(|drawn| drawn.elapsed() < REDRAW)) {
             return;
         }
-        if let Some(text) = &self.fetching {
-            return self.draw_line(&format!("[{}s] {text}", self.started.elapsed().as_secs()));
-        }
         let build = self.current.as_ref().and_then(|path| self.builds.get(path));
-        let Some(Build { name, phase, last_line, line: _, is_cut: _ }) = build else { return };
-        let mut text = format!("[{}s] {name}", self.started.elapsed().as_secs());
-        if !phase.is_empty() {
-            text.push_str(&format!(" ({phase})"));
+        if let Some(text) = self.fetching.clone().or_else(|| build.map(Build::live)) {
+            self.draw_line(&format!("[{}s] {text}", self.started.elapsed().as_secs()));
         }
-        if !last_line.is_empty() {
-            text.push_str(&format!(": {}", last_line.replace('\t', " ")));
-        }
-        self.draw_line(&text);
     }
 
     fn draw_line(&mut self, text: &str) {
@@ -188,6 +178,19 @@ fn fetch_line(done: usize, paths: usize, bytes: u64, total_bytes: u64) -> String
 }
 
 impl Build {
+    /// What the live line says of it. A tabulator would make it wider than it is known to be.
+    fn live(&self) -> String {
+        let Build { name, phase, last_line, line: _, is_cut: _ } = self;
+        let mut text = name.clone();
+        if !phase.is_empty() {
+            text.push_str(&format!(" ({phase})"));
+        }
+        if !last_line.is_empty() {
+            text.push_str(&format!(": {last_line}"));
+        }
+        text.replace('\t', " ")
+    }
+
     /// Adds a piece of log; returns the lines that it ended, ready to be printed.
     fn feed(&mut self, piece: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
@@ -331,6 +334,30 @@ mod tests {
         assert_eq!(fitting("日本語", 5), "日本");
         assert_eq!(fitting(&"a\u{301}".repeat(100), 3).chars().count(), 6);
         assert!(fitting(&"\u{301}".repeat(100_000), 80).len() <= 160);
+    }
+
+    /// Attack: LOG-2. Layer: phases and lines are harmless before they are part of the live line.
+    #[test]
+    fn what_a_build_says_cannot_move_the_live_line() {
+        let mut build = Build { name: "name".to_owned(), ..Build::default() };
+        build.feed(b"@nix {\"action\":\"setPhase\",\"phase\":\"a\\u001b[2J\\n\\tb\"}\none\ttwo\x1b[1A\n");
+        assert_eq!(build.live(), "name (a\\u{1b}[2J\\n b): one two\\u{1b}[1A");
+    }
+
+    #[test]
+    fn the_live_line_is_not_drawn_for_every_line_of_a_flood() {
+        let mut progress = Progress::new(true, false);
+        let (path, later) =
+            (StorePath::from_base_name(&format!("{}-x.drv", "0".repeat(32))), Duration::from_secs(3600));
+        progress.observe(&path.unwrap(), &Event::Started);
+        // Drawn a moment ago, however slow this machine is.
+        let drawn = Instant::now() + later;
+        progress.drawn = Some(drawn);
+        progress.draw(false);
+        assert_eq!(progress.drawn, Some(drawn));
+        progress.draw(true);
+        assert!(progress.drawn < Some(drawn));
+        progress.clear();
     }
 
     #[test]
