@@ -244,6 +244,8 @@ mod tests {
             ("https://cache.example/a", "http://cache.example/a/x", None),
             ("https://cache.example/a", "https://cache.example:444/a/x", None),
             ("https://cache.example/a", "https://me:secret@cache.example/a/x", None),
+            ("https://cache.example/a", "https://me@cache.example/a/x", None),
+            ("https://cache.example/a", "https://:secret@cache.example/a/x", None),
             ("https://cache.example/a", "http://127.0.0.1/a/x", None),
             ("https://cache.example/a", "http://169.254.169.254/", None),
             ("https://cache.example/a", "file:///etc/passwd", None),

@@ -233,3 +233,16 @@ fn is_certificate(error: &reqwest::Error) -> bool {
     let text = chain(error);
     text.contains("certificate") || text.contains("UnknownIssuer")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attack: RES-5 (a server that asks for a wait without end). Layer: no wait is longer than a minute.
+    #[test]
+    fn no_server_makes_us_wait_for_long() {
+        assert_eq!(wait_before(1, Some(3)), Duration::from_secs(3));
+        assert_eq!(wait_before(1, Some(u64::MAX)), Duration::from_secs(RETRY_WAIT_LIMIT));
+        assert!((0..40).all(|number| wait_before(number, None) <= Duration::from_secs(RETRY_WAIT_LIMIT)));
+    }
+}

@@ -6,7 +6,7 @@ use fodder_model::{
     hash::{Hash, HashAlgorithm},
     store_path::StorePath,
 };
-use fodder_store::{PathInfo, Store, StoreError, Unpacked, dump};
+use fodder_store::{ImportProblem, PathInfo, Realisation, Store, StoreError, Unpacked, dump};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The NAR of a file, and what a cache would say about it under this path.
@@ -228,5 +228,57 @@ fn an_export_behind_another_is_refused() {
         let error = store.import(&bytes[..], NOW).unwrap_err();
         assert!(error.to_string().contains("wrong format"), "{error}");
     }
-    assert_eq!(store.import(&stream(0, 0)[..], NOW).unwrap().len(), 1);
+    let right = stream(0, 0);
+    let place = right.windows(path.len()).position(|window| window == path.as_bytes()).unwrap();
+    let changed = |offset: usize, byte: u8| {
+        let mut bytes = right.clone();
+        bytes[offset] = byte;
+        store.import(&bytes[..], NOW).unwrap_err().to_string()
+    };
+    let error = store.import(&[&[2], &right[1..]].concat()[..], NOW).unwrap_err();
+    assert!(matches!(error, StoreError::Import { problem: ImportProblem::NotAnExport, .. }), "{error}");
+    // Bytes that fill up a text are zero, and no text is longer than a path.
+    assert!(changed(place + path.len(), 1).contains("wrong format"));
+    assert!(changed(place - 7, 1).contains("wrong format"));
+    assert_eq!(store.import(&right[..], NOW).unwrap().len(), 1);
+}
+
+/// Attack: OUT-6 (paths of a store below ours). Layer: only what is there counts, and nobody's word for it is taken over.
+#[test]
+fn what_a_store_below_has_lost_is_not_there_and_what_is_copied_was_not_built_here() {
+    let [below, above] = [Lab::new(), Lab::new()];
+    let lower = below.store();
+    let [kept, lost] = ["kept", "lost"].map(|name| {
+        let (nar, info) = archive(&below, &some_path(name), name);
+        let info = PathInfo { ultimate: true, ..info };
+        add(&lower, &info, &nar).unwrap();
+        info
+    });
+    assert!(lower.query(&kept.path).unwrap().unwrap().ultimate, "the control");
+    drop(lower);
+    std::fs::remove_file(below.root().join("nix/store").join(lost.path.base_name())).unwrap();
+    let store = above.store().with_lower(Store::open_existing_read_only(&below.root()).unwrap());
+    assert!(store.query(&kept.path).unwrap().is_some());
+    assert_eq!(store.query(&lost.path).unwrap(), None);
+    assert!(!store.is_valid(&lost.path).unwrap());
+    // Something that refers to it brings it along.
+    let (nar, info) = archive(&above, &some_path("top"), &kept.path.to_string());
+    add(&store, &PathInfo { references: [kept.path.clone()].into(), ..info }, &nar).unwrap();
+    let own = above.store().query(&kept.path).unwrap().unwrap();
+    assert_eq!((own.ultimate, own.nar_hash), (false, kept.nar_hash));
+}
+
+#[test]
+fn an_output_turns_out_to_be_nothing_that_is_not_valid() {
+    let lab = Lab::new();
+    let store = lab.store();
+    let derivation_hash = Hash::of(HashAlgorithm::Sha256, b"derivation");
+    let realisation = |path| Realisation { derivation_hash, output: "out".to_owned(), path };
+    let missing = realisation(some_path("missing"));
+    let error = store.register_realisations(std::slice::from_ref(&missing)).unwrap_err();
+    assert!(matches!(error, StoreError::NotValid { path } if path == missing.path));
+    let (nar, info) = archive(&lab, &some_path("there"), "contents");
+    add(&store, &info, &nar).unwrap();
+    store.register_realisations(&[realisation(info.path.clone())]).unwrap();
+    assert_eq!(store.realisation(&derivation_hash, "out").unwrap(), Some(info.path));
 }

@@ -3,9 +3,11 @@
 
 #[path = "../../../../tests/aim.rs"]
 mod aim; // shared with the tests of the whole program
+mod caches;
 mod collecting;
 mod concurrency;
 mod databases;
+mod downloads;
 mod evil_archives;
 mod guards;
 mod importing;
