@@ -98,6 +98,19 @@ fn an_authority_that_nobody_named_is_not_trusted() {
 }
 
 #[test]
+fn a_server_that_is_not_trusted_is_not_asked_twice() {
+    let [server, other] = [Server::start(), Server::start()];
+    let certificates = std::fs::read(other.ca_file()).expect("a bundle");
+    let settings = fodder_store::HttpSettings { certificates, attempts: 3, proxies: Default::default() };
+    let (tries, counter) = std::sync::mpsc::channel();
+    let http = fodder_store::Http::new(&settings).expect("a client");
+    let opened = http.open(&server.add("page", "x"), None, Box::new(move |_, _| tries.send(()).expect("a count")));
+    let error = opened.expect_err("nobody vouches for it").to_string();
+    assert!(error.contains("certificate") || error.contains("UnknownIssuer"), "{error}");
+    assert_eq!(counter.try_iter().count(), 0);
+}
+
+#[test]
 fn the_bundle_inside_is_the_file_to_the_byte_and_every_variable_names_it() {
     let server = Server::start();
     let ca_file = server.ca_file();

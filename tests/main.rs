@@ -19,6 +19,7 @@ mod differences; // the page of differences from Nix is true
 mod documentation; // the pages and the README tell the truth
 mod examples; // every folder of examples/
 mod flags; // links, standard input, limits and what is shown
+mod flushed; // what is written beside the store, and power cuts
 mod gateway; // the one door out of a fixed-output build
 mod hostile_input; // files that mean harm
 mod https; // fixed outputs fetch from a real server, and verify it

@@ -284,6 +284,43 @@ pub(crate) fn is_six(address: &IpAddr) -> bool {
 mod tests {
     use super::*;
 
+    /// Attack: RES-5 (connections and questions without end). Layer: each has a place, and waits until there is one.
+    #[test]
+    fn who_has_no_place_waits() {
+        let mut door = Door::new(crate::Settings {
+            policy: Default::default(),
+            own_addresses: Default::default(),
+            resolvers: crate::Resolvers { servers: Vec::new(), hosts: Default::default() },
+            proxies: Default::default(),
+            has_ipv6: false,
+            name_server: Ipv4Addr::LOCALHOST,
+            tap: Tap::None,
+        });
+        (door.places, door.questions) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
+        let door = Arc::new(door);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let taken = Arc::clone(&door.places).acquire_owned().await.unwrap();
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            serve(Arc::clone(&door), Socket::Port(listener.into()));
+            let mut inside = TcpStream::connect(address).await.unwrap();
+            // Nobody may call there, so that whoever is heard is cut off at once.
+            let mut byte = [0];
+            let heard = tokio::time::timeout(Duration::from_millis(200), inside.read(&mut byte)).await;
+            assert!(heard.is_err(), "it was served without a place: {heard:?}");
+            drop(taken);
+            assert_eq!(inside.read(&mut byte).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+            // Whoever listens for questions has a place for the first one.
+            let names = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            serve(Arc::clone(&door), Socket::Names(names.into()));
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!((door.places.available_permits(), door.questions.available_permits()), (0, 0));
+        });
+    }
+
     /// Attack: RES-5 (thousands of busy connections). Layer: few copies are large.
     #[test]
     fn copies_of_many_connections_stay_small() {

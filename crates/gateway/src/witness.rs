@@ -132,3 +132,21 @@ pub fn missing_issuer(host: &HostEntry, proxies: &Proxies) -> Option<String> {
     runtime.block_on(async { tokio::time::timeout(PATIENCE, look).await.ok().flatten().map(drop) })?;
     witness.missing_issuer()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attack: RES-5 (a chain without end). Layer: few certificates are kept.
+    #[test]
+    fn of_a_long_chain_the_beginning_is_kept() {
+        let witness = Witness::new(None);
+        let certificates: Vec<CertificateDer<'static>> =
+            (0..100_u8).map(|number| CertificateDer::from(vec![number])).collect();
+        let name = ServerName::try_from("a.example").unwrap();
+        let time = UnixTime::since_unix_epoch(Duration::ZERO);
+        witness.verify_server_cert(&certificates[0], &certificates[1..], &name, &[], time).unwrap();
+        assert_eq!(*witness.presented.lock().unwrap(), certificates[..CHAIN_LIMIT]);
+        assert!(!witness.is_trusted());
+    }
+}

@@ -174,8 +174,7 @@ impl CacheConnection<'_> {
                 let file = directory.join(name);
                 let read = || {
                     let Some(opened) = open_file(&file)? else { return Ok(None) };
-                    let mut bytes = Vec::new();
-                    opened.take(TEXT_LIMIT as u64 + 1).read_to_end(&mut bytes).map(|_| Some(bytes))
+                    read_text(opened).map(Some)
                 };
                 let bytes = read().map_err(|error| file_error(url, &file, error))?;
                 if bytes.as_ref().is_some_and(|bytes| bytes.len() > TEXT_LIMIT) {
@@ -191,6 +190,12 @@ impl CacheConnection<'_> {
         let text = bytes.map(String::from_utf8).transpose();
         text.map_err(|_| CacheError::NotText { url: url.to_owned(), file: name.to_owned() })
     }
+}
+
+/// As much as a text may have, and one byte more, by which a larger file is seen to be one.
+fn read_text(input: impl Read) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    input.take(TEXT_LIMIT as u64 + 1).read_to_end(&mut bytes).map(|_| bytes)
 }
 
 /// Opens a regular file; `None` when nothing is there. A pipe would let us wait for ever.
@@ -222,7 +227,15 @@ fn below(base: &str, name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::below;
+    use super::*;
+
+    /// Attack: RES-5 (a small file without end). Layer: no more of it is read than it may have.
+    #[test]
+    fn of_a_text_no_more_is_read_than_it_may_have() {
+        let mut input = std::io::repeat(b'x').take(4 * TEXT_LIMIT as u64);
+        assert_eq!(read_text(&mut input).unwrap().len(), TEXT_LIMIT + 1);
+        assert_eq!(input.limit(), 3 * TEXT_LIMIT as u64 - 1);
+    }
 
     /// Attack: PARSE-8, Guix 2026-07-02 (3). Layer: addresses below the cache.
     #[test]

@@ -238,7 +238,7 @@ fn is_certificate(error: &reqwest::Error) -> bool {
 mod tests {
     use super::*;
 
-    /// Attack: RES-5 (a server that asks for a wait without end). Layer: no wait is longer than a minute.
+    /// Attack: RES-6 (a server that asks for a wait without end). Layer: no wait is longer than a minute.
     #[test]
     fn no_server_makes_us_wait_for_long() {
         assert_eq!(wait_before(1, Some(3)), Duration::from_secs(3));

@@ -227,3 +227,40 @@ impl hyper::body::Body for Recorded {
         Poll::Ready(Some(Ok(Frame::data(piece.into()))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fodder_model::recording::{Host, Recording, VERSION};
+
+    /// Attack: a replay that answers otherwise. Layer: who was not reached is not reached, and that is no mistake.
+    #[test]
+    fn who_was_not_reached_is_not_reached_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("recording");
+        let recording = Recording {
+            version: VERSION,
+            derivation: "x".to_owned(),
+            salt: "00".repeat(16),
+            names: [].into(),
+            hosts: [("127.0.0.1:9".to_owned(), Host { kind: HostKind::Unreachable, http2: false })].into(),
+            loopback_ports: [].into(),
+            exchanges: Vec::new(),
+            not_recorded: [].into(),
+        };
+        std::fs::write(&file, recording.write()).unwrap();
+        let player = Arc::new(Player::open(&file).unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let verdict = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut build = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut build, b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            tokio::io::AsyncWriteExt::shutdown(&mut build).await.unwrap();
+            let (inside, _) = listener.accept().await.unwrap();
+            let target = "127.0.0.1:9".parse().unwrap();
+            answer(&player, inside, target, &BTreeSet::new(), &Arc::default()).await
+        });
+        assert!(matches!(verdict, Err((Verdict::Refused, _))), "{verdict:?}");
+        assert_eq!(player.missing(), [""; 0]);
+    }
+}

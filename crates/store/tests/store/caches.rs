@@ -94,7 +94,7 @@ fn a_cache_of_another_store_is_none_of_ours() {
     assert!(matches!(opened, Err(CacheError::OtherStore { found, .. }) if found == "/gnu/store"));
 }
 
-/// Attack: PARSE-7. Layer: a signature, the content address, or the person's word; nothing else makes a path believed.
+/// Attack: PARSE-14. Layer: a signature, the content address, or the person's word; nothing else makes a path believed.
 #[test]
 fn a_path_is_believed_for_a_reason() {
     let cache = Cache::new();
@@ -157,7 +157,7 @@ fn what_is_no_small_file_is_not_read_as_one() {
     thread.join().unwrap();
 }
 
-/// Attack: OUT-6 (damage that spreads). Layer: an object that is not what was registered is not given away.
+/// Attack: damage that spreads. Layer: an object that is not what was registered is not given away.
 #[test]
 fn a_changed_object_is_neither_offered_nor_exported() {
     let cache = Cache::new();
@@ -190,7 +190,7 @@ fn what_a_cache_has_is_written_again_where_it_is_not_what_it_says() {
     }
 }
 
-/// Attack: RACE-2 (files that others are writing). Layer: locks, and what is no file is nobody's unfinished one.
+/// Attack: files that others are writing. Layer: locks, and what is no file is nobody's unfinished one.
 #[test]
 fn only_the_unfinished_files_of_the_dead_are_removed() {
     let cache = Cache::new();

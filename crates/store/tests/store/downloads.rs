@@ -84,7 +84,7 @@ fn fetched(answers: &[String], expected: Option<u64>) -> (Result<String, String>
     (result, asked(&url, thread))
 }
 
-/// Attack: CVE-2024-38531 (files of the host as downloads). Layer: only http and https are fetched.
+/// Attack: DRV-1 (files of the host as downloads). Layer: only http and https are fetched.
 #[test]
 fn nothing_but_http_is_fetched() {
     let http = http(1);

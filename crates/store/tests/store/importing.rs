@@ -243,7 +243,7 @@ fn an_export_behind_another_is_refused() {
     assert_eq!(store.import(&right[..], NOW).unwrap().len(), 1);
 }
 
-/// Attack: OUT-6 (paths of a store below ours). Layer: only what is there counts, and nobody's word for it is taken over.
+/// Attack: a store below ours that lost something. Layer: only what is there counts, and nobody's word for it is taken over.
 #[test]
 fn what_a_store_below_has_lost_is_not_there_and_what_is_copied_was_not_built_here() {
     let [below, above] = [Lab::new(), Lab::new()];
