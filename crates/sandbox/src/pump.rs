@@ -118,8 +118,10 @@ impl Supervision {
                     log_bytes: self.log_bytes_seen,
                 }))
             }
-            // Whatever else went wrong, that is why it ended.
-            Some(HelperWord::Failed(_)) if self.reason == Some(Reason::Cancelled) => Err(SandboxError::Cancelled),
+            // Whatever else went wrong, that is why it ended; even if the helper died of the same keys, for want of a session.
+            Some(HelperWord::Failed(_)) | None if self.reason == Some(Reason::Cancelled) => {
+                Err(SandboxError::Cancelled)
+            }
             Some(HelperWord::Failed(failure)) => Ok(Err(failure)),
             Some(HelperWord::Started | HelperWord::Door(_)) | None => {
                 Err(SandboxError::HelperDied { status: status.to_string() })

@@ -139,6 +139,8 @@ pub(crate) fn receive<T: for<'de> Deserialize<'de>>(socket: impl AsFd) -> io::Re
         match recvmsg::<UnixAddr>(socket.as_fd().as_raw_fd(), &mut slices, Some(&mut space), flags) {
             Ok(message) => break (message.bytes, descriptors_of(message.cmsgs()?)),
             Err(Errno::EINTR) => continue,
+            // Who died before they read everything reset the connection; for us that is their end too.
+            Err(Errno::ECONNRESET) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         }
     };

@@ -3,6 +3,7 @@
 use crate::lab::{Lab, chain};
 use fodder_model::sandbox::{Door, Namespace, SeccompAction, SeccompRule};
 use fodder_sandbox::{Helper, Sandbox, SandboxError};
+use std::process::Command;
 
 #[test]
 fn a_plan_without_the_namespaces_that_hold_it_together_is_refused() {
@@ -96,6 +97,13 @@ fn a_helper_that_is_not_there_or_is_none_is_reported() {
     let run = |helper: &str| Sandbox::new(Helper::at(helper)).unwrap().run(&plan, &mut |_| ()).unwrap_err();
     assert!(matches!(run("/absent/helper"), SandboxError::HelperStart { .. }));
     let error = run("/bin/true");
+    assert!(matches!(error, SandboxError::HelperDied { .. }), "{error}");
+    // One that is there for as long as it takes to be told its plan, and does not listen.
+    let deaf = lab.path().join("deaf");
+    // Written by another process: what this one has open for writing, any other test's child has for a moment.
+    let write = "printf '#!/bin/sh\\nsleep 0.5\\n' > \"$0\"; chmod 755 \"$0\"";
+    assert!(Command::new("sh").args(["-c", write]).arg(&deaf).status().unwrap().success());
+    let error = run(deaf.to_str().unwrap());
     assert!(matches!(error, SandboxError::HelperDied { .. }), "{error}");
 }
 
