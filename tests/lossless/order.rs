@@ -49,25 +49,6 @@ fn an_output_is_flushed_before_it_is_registered() {
 }
 
 #[test]
-fn a_recording_is_flushed_before_it_has_its_name() {
-    let lab = Lab::new();
-    let (store, trace) = (lab.store().display().to_string(), lab.path().join("trace"));
-    let file = Recipe::new("recorded", "echo > $out").fixed_to("\n").write(&lab);
-    let mut command = Command::new(need("strace", "strace"));
-    command.args(["-f", "-qq", "-y", "-e", "trace=fsync,syncfs,rename,renameat,renameat2", "-o"]);
-    command.arg(&trace).arg(env!("CARGO_BIN_EXE_fodder"));
-    command.args(["build", "--no-link", "--store", &store, "--record", "recording"]).arg(file);
-    let run = lab.run(command);
-    assert_eq!(run.code, 0, "{run:?}");
-    let text = std::fs::read_to_string(&trace).expect("the trace");
-    let lines: Vec<&str> = text.lines().collect();
-    let bodies = find(&lines, &["syncfs(", "recording.bodies>"]);
-    let whole = find(&lines, &["fsync(", "recording.bodies/"]);
-    let named = find(&lines, &["rename", "recording.bodies/", "recording\""]);
-    assert!(bodies < whole && whole < named, "{bodies} {whole} {named}\n{text}");
-}
-
-#[test]
 fn the_database_is_used_as_nix_uses_it() {
     let lab = Lab::new();
     lab.made(&Recipe::new("any", "echo > $out"), &[]);

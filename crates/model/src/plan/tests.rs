@@ -239,7 +239,7 @@ fn proxies_open_a_port_only_where_the_build_is_told_of_the_callers() {
     let told = |mut case: Case| {
         case.host.environment = [("https_proxy".into(), "http://127.0.0.1:3128/".into())].into();
         let plan = case.plan().unwrap();
-        let value = plan.sandbox.process.environment.iter().find(|(name, _)| **name == *b"https_proxy");
+        let value = plan.sandbox.process.environment.iter().find(|(name, _)| name[..] == *b"https_proxy");
         let value = value.map(|(_, value)| value.to_string()).unwrap_or_default();
         (plan.network_policy.loopback_ports.into_iter().collect::<Vec<_>>(), plan.allowed, value)
     };

@@ -161,7 +161,7 @@ fn what_is_no_small_file_is_not_read_as_one() {
 #[test]
 fn a_changed_object_is_neither_offered_nor_exported() {
     let cache = Cache::new();
-    [cache.archive(), cache.narinfo(&cache.info.path)].iter().for_each(|file| fs::remove_file(file).unwrap());
+    fs::rename(cache.directory(), cache.lab.path().join("before")).unwrap();
     let object = cache.store.real_path(&cache.info.path);
     chmod(&object, 0o644);
     fs::write(&object, "CONTENTS").unwrap();
