@@ -1,8 +1,10 @@
 //! What is written beside the store has its name only when it is on the disk: after a power cut it is whole, or not there.
 
 use crate::{
+    https::fetch,
     lab::{Lab, need},
     recipe::Recipe,
+    server::Server,
 };
 use std::{ffi::OsString, process::Command};
 
@@ -50,4 +52,23 @@ fn the_files_of_a_cache_are_flushed_before_they_are_offered() {
     for end in ["/nix-cache-info", ".nar", ".narinfo"] {
         assert_eq!(flushed(&calls, "/cache/", end), 1, "{end}: {calls:#?}");
     }
+}
+
+#[test]
+fn a_recording_and_its_bodies_are_flushed_before_it_is_one() {
+    need("curl", "curl");
+    let lab = Lab::new();
+    let server = Server::start();
+    let form = fetch(b"hello\n", &["curl -fsS $url -o $out"], &server.add("page", "hello\n"));
+    lab.write("derivation.json", form.to_string());
+    let port = server.port();
+    let mut arguments: Vec<OsString> =
+        ["build", "--no-link", "--store", "store", "--allow-loopback", &port, "--record"].map(OsString::from).into();
+    arguments.extend(["made.recording".into(), "--ca-file".into(), server.ca_file().into(), "derivation.json".into()]);
+    let calls = calls(&lab, arguments);
+    assert_eq!(flushed(&calls, "made.recording.bodies/", "/made.recording"), 1, "{calls:#?}");
+    let find = |is_it: &dyn Fn(&str) -> bool| calls.iter().position(|call| is_it(call)).expect("the call");
+    let named = find(&|call| call.contains("rename") && call.contains("/made.recording\""));
+    let bodies = find(&|call| call.contains("syncfs(") && call.contains("made.recording.bodies>"));
+    assert!(bodies < named, "{calls:#?}");
 }
